@@ -1,0 +1,179 @@
+"""A file and its sidecar: what it is, what it was made from and by what.
+
+The same record is written into an ONNX file's `metadata_props`, so a file that lost its sidecar still tells.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+from samdec_export.errors import GraphError, NoRecordError
+from samdec_export.files import sha256
+from samdec_export.options import GraphName, GraphOptions, MasksMode
+from samdec_export.precision import Precision
+from samdec_export.signature import Signature
+
+__all__ = ["Artifact", "CheckpointRef", "Format", "Record", "publish", "tool_versions"]
+
+Format: TypeAlias = Literal["onnx"]
+
+METADATA_PREFIX = "samdec_export."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckpointRef:
+    """The checkpoint that weights came from.
+
+    `weights_sha256` covers the decoder's and prompt encoder's tensors alone, after renaming and upcasting: the same
+    weights give the same digest whatever file they are read from. `file` and `sha256` are None for seeded weights.
+    """
+
+    file: str | None
+    sha256: str | None
+    layout: str
+    weights_sha256: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Record:
+    """What an artifact is and where it came from; the same on every machine and at every time."""
+
+    format: Format
+    precision: Precision
+    model: str
+    grid: int
+    graph: GraphName
+    masks: MasksMode
+    mask_input: bool
+    dynamic_grid: bool
+    opset: int
+    checkpoint: CheckpointRef
+    signature: Signature
+    tools: Mapping[str, str]
+
+    @property
+    def options(self) -> GraphOptions:
+        """The options that make the same graph again."""
+        return GraphOptions(
+            graph=self.graph, masks=self.masks, mask_input=self.mask_input, dynamic_grid=self.dynamic_grid
+        )
+
+    @property
+    def file_name(self) -> str:
+        """`<model>.<graph>.onnx`."""
+        return f"{self.model}.{self.graph}.{self.format}"
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON object that `from_json` reads back."""
+        fields = {name: getattr(self, name) for name in self.__slots__}
+        checkpoint = {name: getattr(self.checkpoint, name) for name in self.checkpoint.__slots__}
+        return {**fields, "checkpoint": checkpoint, "signature": self.signature.to_json(), "tools": dict(self.tools)}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Record:
+        """Read what `to_json` wrote.
+
+        Raises:
+            KeyError, TypeError, ValueError: `data` is not such an object.
+        """
+        fields = {name: data[name] for name in cls.__slots__}
+        fields["checkpoint"] = CheckpointRef(**data["checkpoint"])
+        fields["signature"] = Signature.from_json(data["signature"])
+        return cls(**fields)
+
+    def to_metadata(self) -> dict[str, str]:
+        """The record as ONNX metadata: strings as they are, all else as JSON."""
+        return {
+            METADATA_PREFIX + key: value if isinstance(value, str) else json.dumps(value, sort_keys=True)
+            for key, value in self.to_json().items()
+        }
+
+    @classmethod
+    def from_metadata(cls, properties: Mapping[str, str], origin: Path) -> Record:
+        """Read what `to_metadata` wrote into the ONNX file `origin`.
+
+        Raises:
+            NoRecordError: The file carries no such record, or a damaged one.
+        """
+        try:
+            fields = {
+                key.removeprefix(METADATA_PREFIX): value
+                for key, value in properties.items()
+                if key.startswith(METADATA_PREFIX)
+            }
+            texts = ("format", "precision", "model", "graph", "masks")
+            return cls.from_json({key: value if key in texts else json.loads(value) for key, value in fields.items()})
+        except (KeyError, TypeError, ValueError) as error:
+            raise NoRecordError(
+                f"{origin} carries no record of how it was made.",
+                "It was not written by samdec-export, or another tool dropped its metadata: export it again.",
+            ) from error
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Artifact:
+    """A published file and its record."""
+
+    path: Path
+    record: Record
+    sha256: str
+
+    @property
+    def sidecar(self) -> Path:
+        """`<file>.json`."""
+        return self.path.with_name(self.path.name + ".json")
+
+    def to_json(self) -> dict[str, Any]:
+        """What the sidecar holds."""
+        return {"file": self.path.name, "sha256": self.sha256, **self.record.to_json()}
+
+    def check_sidecar(self) -> None:
+        """Do nothing if there is no sidecar, or if it describes this very file.
+
+        Raises:
+            GraphError: It is damaged, or describes other bytes.
+        """
+        if not self.sidecar.exists():
+            return
+        try:
+            described = json.loads(self.sidecar.read_text(encoding="utf-8"))["sha256"]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise GraphError(f"{self.sidecar} is damaged.", "Delete it, or export again.") from error
+        if described != self.sha256:
+            raise GraphError(
+                f"{self.path} is not the file that {self.sidecar.name} describes: it was changed or replaced.",
+                "Export it again, or delete the sidecar to use the file as it is.",
+            )
+
+
+def publish(draft: Path, record: Record, folder: Path) -> Artifact:
+    """Move a finished file into `folder` under the record's name and write its sidecar.
+
+    Args:
+        draft: The finished file, on the same disk as `folder`.
+        record: What it is.
+        folder: Where it goes.
+    """
+    artifact = Artifact(path=folder / record.file_name, record=record, sha256=sha256(draft))
+    sidecar = draft.with_name(artifact.sidecar.name)
+    sidecar.write_text(json.dumps(artifact.to_json(), indent=2) + "\n", encoding="utf-8")
+    os.replace(draft, artifact.path)
+    os.replace(sidecar, artifact.sidecar)
+    return artifact
+
+
+def tool_versions(*packages: str) -> dict[str, str]:
+    """The installed version of each package that is installed."""
+    versions = {}
+    for package in packages:
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return versions

@@ -1,0 +1,79 @@
+"""Eager PyTorch: the reference."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import nn
+
+from samdec_export.runner import Array, Feeds, Outputs
+from samdec_export.signature import Dim, Signature, TensorSpec
+
+__all__ = ["EagerRunner", "cuda_device"]
+
+CHUNK = 8
+"""Slices of an independent axis that run at once: 64 prompts of a full-size decoder would take gigabytes."""
+
+
+class EagerRunner:
+    """Runs an exportable module as it is.
+
+    Args:
+        graph: A module whose forward takes and returns what `signature` lists.
+        signature: Names, dtypes and axes.
+        exact: Compute in float64, to measure the reference's own rounding.
+    """
+
+    def __init__(self, graph: nn.Module, signature: Signature, exact: bool = False) -> None:
+        self.graph = copy.deepcopy(graph).double() if exact else graph
+        self.signature = signature
+        self.dtype = torch.float64 if exact else torch.float32
+
+    @property
+    def name(self) -> str:
+        """Such as `torch 2.13.0 eager float32`."""
+        return f"torch {torch.__version__} eager {str(self.dtype).removeprefix('torch.')}"
+
+    def run(self, feeds: Feeds) -> Outputs:
+        """The outputs by name; independent axes are run in parts, which changes no result's meaning."""
+        independent = [dim for dim in self.signature.dims if dim.independent]
+        return self._run_parts(feeds, independent)
+
+    def _run_parts(self, feeds: Feeds, dims: list[Dim]) -> Outputs:
+        if not dims:
+            return self._run_whole(feeds)
+        dim, *rest = dims
+        limit = CHUNK if not rest else 1
+        parts = [self._run_parts(part, rest) for part in _split(feeds, self.signature.inputs, dim, limit)]
+        return {
+            spec.name: np.concatenate([part[spec.name] for part in parts], axis=spec.shape.index(dim))
+            for spec in self.signature.outputs
+        }
+
+    def _run_whole(self, feeds: Feeds) -> Outputs:
+        tensors = [self._tensor(feeds[spec.name]) for spec in self.signature.inputs]
+        with torch.inference_mode():
+            results = self.graph(*tensors)
+        return {spec.name: result.numpy() for spec, result in zip(self.signature.outputs, results, strict=True)}
+
+    def _tensor(self, array: Array) -> torch.Tensor:
+        tensor = torch.from_numpy(np.ascontiguousarray(array))
+        return tensor.to(self.dtype) if tensor.is_floating_point() else tensor
+
+
+def cuda_device() -> str | None:
+    """The name of torch's CUDA device, or None."""
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else None
+
+
+def _split(feeds: Feeds, specs: tuple[TensorSpec, ...], dim: Dim, limit: int) -> Iterator[Feeds]:
+    axes = {spec.name: spec.shape.index(dim) for spec in specs if dim in spec.shape}
+    length = next(feeds[name].shape[axis] for name, axis in axes.items())
+    for start in range(0, length, limit):
+        window = range(start, min(start + limit, length))
+        yield {
+            name: array.take(window, axis=axes[name]) if name in axes else array for name, array in feeds.items()
+        }

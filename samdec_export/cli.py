@@ -1,0 +1,160 @@
+"""The command line: parse, call the pipeline, print. Results on stdout, progress and errors on stderr."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+from pathlib import Path
+from types import FrameType
+from typing import Annotated
+
+import typer
+
+from samdec_export import __version__
+from samdec_export.errors import SamdecError
+from samdec_export.files import write_text
+from samdec_export.log import log, show_progress
+from samdec_export.options import DEFAULT_OPSET, OPSETS, GraphName, GraphOptions, MasksMode, SweepName
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="samdec-export",
+    help="Take the mask decoder of Segment Anything models from a checkpoint to a deployed engine, and prove it.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Checkpoint = Annotated[
+    Path | None,
+    typer.Option("--ckpt", help="Checkpoint: .pt, .pth, .safetensors or a Hugging Face folder.", show_default=False),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
+Out = Annotated[Path, typer.Option("--out", help="Folder to write to.")]
+Seed = Annotated[int, typer.Option("--seed", min=0, help="What the inputs follow from.")]
+
+
+@app.callback()
+def start(
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress, errors only.")] = False,
+    version: Annotated[bool, typer.Option("--version", help="Print the version and stop.", is_eager=True)] = False,
+) -> None:
+    if version:
+        print(f"samdec-export {__version__}")
+        raise typer.Exit
+    if not quiet:
+        show_progress()
+
+
+@app.command("onnx")
+def onnx_command(
+    ckpt: Checkpoint = None,
+    model: Annotated[
+        str | None, typer.Option(help="Model, where the checkpoint does not tell; see: models.", show_default=False)
+    ] = None,
+    graph: Annotated[GraphName, typer.Option(help="Graph contract.")] = "decoder",
+    masks: Annotated[
+        MasksMode | None, typer.Option(help="Masks to return.", show_default="multi; meta: all")
+    ] = None,
+    mask_input: Annotated[bool, typer.Option("--mask-input", help="prompts: each prompt may bring a mask.")] = False,
+    dynamic_grid: Annotated[bool, typer.Option("--dynamic-grid", help="Dynamic height and width.")] = False,
+    opset: Annotated[int, typer.Option(min=OPSETS[0], max=OPSETS[-1], help="ONNX opset.")] = DEFAULT_OPSET,
+    out: Out = Path("artifacts"),
+    sweep: Annotated[SweepName, typer.Option(help="How wide to validate.")] = "quick",
+    no_validate: Annotated[bool, typer.Option("--no-validate", help="Do not compare with eager PyTorch.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Export a checkpoint's decoder as simplified ONNX, and validate it against eager PyTorch."""
+    from samdec_export import display, pipeline
+
+    if ckpt is None and model is None:
+        log.info("No --ckpt: exporting the embedded sam_tiny with seeded weights.")
+    options = GraphOptions(graph=graph, masks=masks, mask_input=mask_input, dynamic_grid=dynamic_grid)
+    done = pipeline.export(
+        ckpt, model, options=options, opset=opset, out=out, sweep=None if no_validate else sweep
+    )
+    _print(done.to_json()) if as_json else display.exported(done)
+    if done.validated:
+        done.validated.require()
+
+
+@app.command()
+def validate(
+    artifact: Annotated[Path, typer.Argument(help="Exported file.", show_default=False)],
+    ckpt: Checkpoint = None,
+    feeds: Annotated[
+        Path | None, typer.Option(help="Recorded inputs (.npz) instead of a sweep.", show_default=False)
+    ] = None,
+    case: Annotated[str | None, typer.Option(help="Run only this case.", show_default=False)] = None,
+    sweep: Annotated[SweepName, typer.Option(help="How wide to validate.")] = "full",
+    seed: Seed = 0,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", help="Write the report to this file (- for stdout).", show_default=False)
+    ] = None,
+) -> None:
+    """Compare an exported file with eager PyTorch; exit 7 where they differ."""
+    from samdec_export import display, pipeline
+
+    done = pipeline.validate(artifact, ckpt, feeds=feeds, case=case, seed=seed, sweep=sweep)
+    if json_file == Path("-"):
+        _print(done.to_json())
+    else:
+        display.validated(done)
+    if json_file and json_file != Path("-"):
+        write_text(json_file, json.dumps(done.to_json(), indent=2) + "\n")
+    done.require()
+
+
+@app.command()
+def inspect(
+    artifact: Annotated[Path, typer.Argument(help="ONNX file.", show_default=False)], as_json: AsJson = False
+) -> None:
+    """Show an ONNX file's inputs, outputs, axes, operators, size and provenance."""
+    from samdec_export import display, pipeline
+
+    found = pipeline.inspect(artifact)
+    _print(found.to_json()) if as_json else display.inspected(found)
+
+
+@app.command()
+def models(as_json: AsJson = False) -> None:
+    """List the models that can be exported."""
+    from samdec_export import display
+    from samdec_export.models.registry import MODELS
+
+    _print([spec.to_json() for spec in MODELS.values()]) if as_json else display.models(MODELS.values())
+
+
+@app.command()
+def doctor(as_json: AsJson = False) -> None:
+    """Show what is installed, which engines can run here, and what stands in the way; exit 6 on an error."""
+    from samdec_export import display, pipeline
+
+    diagnosis = pipeline.diagnose()
+    _print(diagnosis.to_json()) if as_json else display.diagnosed(diagnosis)
+    diagnosis.require()
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line and exit: every expected failure is one line on stderr and its type's exit code."""
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        app(arguments)
+    except SamdecError as error:
+        _complain(error)
+        sys.exit(error.exit_code)
+
+
+def _complain(error: SamdecError) -> None:
+    print(f"samdec-export: {' '.join(str(error).split())}", file=sys.stderr)
+
+
+def _terminate(signum: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt  # so that scratch folders are removed, as for Ctrl-C
+
+
+def _print(value: object) -> None:
+    print(json.dumps(value, indent=2))

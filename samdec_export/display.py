@@ -1,0 +1,121 @@
+"""Results on stdout, for people. Kept apart from the commands so that each of those stays a few lines."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.table import Table
+
+from samdec_export.validation.report import print_report
+
+if TYPE_CHECKING:
+    from samdec_export.doctor import Diagnosis
+    from samdec_export.models.registry import ModelSpec
+    from samdec_export.passes.describe import GraphSummary, TensorSummary
+    from samdec_export.pipeline import Exported, Inspected, Validated
+
+__all__ = ["diagnosed", "exported", "inspected", "models", "validated"]
+
+PLAIN_WIDTH = 120
+"""Columns of output that does not go to a terminal."""
+
+OPS_SHOWN = 10
+
+
+def exported(done: Exported) -> None:
+    """What was written, how simplification changed it, and how far it is from eager."""
+    console = _console()
+    console.print(f"{done.artifact.path}  {_size(done.after.bytes)}, opset {done.after.opset}")
+    for kind, tensors in (("in ", done.after.inputs), ("out", done.after.outputs)):
+        for tensor in tensors:
+            console.print(f"  {kind}  {_tensor(tensor)}")
+    console.print(f"Operators: {done.before.nodes} traced, {done.after.nodes} after simplification.")
+    console.print(_op_changes(done.before, done.after))
+    if done.validated:
+        print_report(done.validated.result, console)
+
+
+def validated(done: Validated) -> None:
+    """The report of a validation."""
+    print_report(done.result, _console())
+
+
+def inspected(found: Inspected) -> None:
+    """What an ONNX file holds and how it was made."""
+    console, graph, record = _console(), found.summary, found.record
+    console.print(
+        f"{found.path}  {_size(graph.bytes)}, opset {graph.opset}, {graph.nodes} nodes, {graph.parameters:,} parameters"
+    )
+    for kind, tensors in (("in ", graph.inputs), ("out", graph.outputs)):
+        for tensor in tensors:
+            console.print(f"  {kind}  {_tensor(tensor)}")
+    console.print("Operators: " + ", ".join(f"{op} {count}" for op, count in graph.ops.items()))
+    if record is None:
+        console.print("Provenance: none; samdec-export did not write this file.")
+        return
+    axes = ", ".join(f"{dim.name} {dim.min}..{dim.opt}..{dim.max}" for dim in record.signature.dims)
+    console.print(f"Axes (min..opt..max): {axes}")
+    source = record.checkpoint
+    made_of = f"{source.file}, sha256 {source.sha256}" if source.file else "embedded weights"
+    console.print(f"Model: {record.model}, {record.precision}, graph {record.graph}, masks {record.masks}")
+    console.print(f"Checkpoint: {made_of} ({source.layout})")
+    console.print(f"Decoder weights: sha256 {source.weights_sha256}")
+    console.print("Made with: " + ", ".join(f"{tool} {version}" for tool, version in record.tools.items()))
+
+
+def models(specs: Iterable[ModelSpec]) -> None:
+    """The registry."""
+    table = Table("model", "alias", "what it is", "channels", "grid", "needs a checkpoint")
+    for spec in specs:
+        size = spec.architecture
+        table.add_row(
+            spec.name,
+            spec.alias or "",
+            spec.title,
+            str(size.embed_dim),
+            f"{size.grid}x{size.grid}",
+            "yes" if spec.encoder else "no",
+        )
+    _console().print(table)
+
+
+def diagnosed(diagnosis: Diagnosis) -> None:
+    """Packages, engines and findings."""
+    console = _console()
+    console.print(f"Python {diagnosis.python} on {diagnosis.platform}")
+    for package, version in diagnosis.packages.items():
+        console.print(f"  {package:<18} {version or '-'}")
+    console.print("Engines:")
+    for engine, can_run in diagnosis.engines.items():
+        console.print(f"  {engine:<18} {'can run here' if can_run else 'cannot run here'}")
+    for finding in diagnosis.findings:
+        console.print(f"{finding.level}: {finding.message} {finding.advice}")
+    if not diagnosis.findings:
+        console.print("Nothing stands in the way.")
+
+
+def _console() -> Console:
+    console = Console(highlight=False, soft_wrap=True)
+    return console if console.is_terminal else Console(highlight=False, soft_wrap=True, width=PLAIN_WIDTH)
+
+
+def _tensor(tensor: TensorSummary) -> str:
+    return f"{tensor.name:<26} {tensor.dtype:<8} ({', '.join(str(axis) for axis in tensor.shape)})"
+
+
+def _op_changes(before: GraphSummary, after: GraphSummary) -> Table:
+    table = Table("operator", "traced", "simplified")
+    rows = sorted(before.ops.keys() | after.ops.keys(), key=lambda op: (-after.ops.get(op, 0), op))
+    for op in rows[:OPS_SHOWN]:
+        table.add_row(op, str(before.ops.get(op, 0)), str(after.ops.get(op, 0)))
+    rest = rows[OPS_SHOWN:]
+    if rest:
+        sums = (sum(graph.ops.get(op, 0) for op in rest) for graph in (before, after))
+        table.add_row(f"{len(rest)} others", *(str(count) for count in sums))
+    return table
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e6:.1f} MB" if count >= 1e6 else f"{count / 1e3:.0f} kB"

@@ -1,0 +1,68 @@
+"""The errors a user can meet. One type, one exit code, one message that says what to do next."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+__all__ = [
+    "CheckpointError",
+    "DependencyError",
+    "GraphError",
+    "NoRecordError",
+    "SamdecError",
+    "UsageError",
+    "ValidationError",
+]
+
+
+class SamdecError(Exception):
+    """Base of every expected failure.
+
+    Args:
+        message: What happened and where, in one line.
+        advice: What to do next, in one line; may be empty.
+    """
+
+    exit_code: ClassVar[int] = 1
+
+    def __init__(self, message: str, advice: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.advice = advice
+
+    def __str__(self) -> str:
+        return f"{self.message} {self.advice}".rstrip()
+
+
+class UsageError(SamdecError):
+    """An argument, an option or a file named on the command line is wrong."""
+
+    exit_code = 2
+
+
+class CheckpointError(SamdecError):
+    """A checkpoint cannot be read, is of another network, or is damaged."""
+
+    exit_code = 3
+
+
+class GraphError(SamdecError):
+    """A graph cannot be exported, written or read, or breaks its contract."""
+
+    exit_code = 4
+
+
+class NoRecordError(GraphError):
+    """An ONNX file does not say how it was made: samdec-export did not write it."""
+
+
+class DependencyError(SamdecError):
+    """A package or a device that the command needs is not here."""
+
+    exit_code = 6
+
+
+class ValidationError(SamdecError):
+    """An artifact does not equal its reference."""
+
+    exit_code = 7

@@ -1,0 +1,54 @@
+"""Progress and logs, all on stderr. Silent until the command line calls `show_progress`."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TypeVar
+
+__all__ = ["console", "log", "show_progress", "step", "track"]
+
+from rich.console import Console
+from rich.logging import RichHandler
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+T = TypeVar("T")
+
+log = logging.getLogger("samdec_export")
+log.addHandler(logging.NullHandler())
+
+
+def console() -> Console:
+    """A console on the current stderr."""
+    return Console(stderr=True, highlight=False)
+
+
+def show_progress(verbose: bool = False) -> None:
+    """Send this package's log to stderr; `verbose` adds the details."""
+    handler = RichHandler(console=console(), show_time=False, show_path=False, show_level=False, markup=False)
+    log.handlers[:] = [handler]
+    log.setLevel(logging.DEBUG if verbose else logging.INFO)
+
+
+@contextmanager
+def step(title: str) -> Iterator[None]:
+    """Show `title` while the block runs and its elapsed time when it is done."""
+    started = time.perf_counter()
+    if log.isEnabledFor(logging.INFO):
+        with console().status(title):
+            yield
+    else:
+        yield
+    log.info("%-52s %6.1f s", title, time.perf_counter() - started)
+
+
+def track(items: Sequence[T], title: str) -> Iterable[T]:
+    """Iterate over `items` with a progress bar on a terminal."""
+    if not log.isEnabledFor(logging.INFO):
+        yield from items
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console(), transient=True) as progress:
+        yield from progress.track(items, description=title)

@@ -1,0 +1,1 @@
+"""The decoder in eager PyTorch: registry, checkpoints, modules and the graphs that are exported."""

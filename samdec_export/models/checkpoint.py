@@ -1,0 +1,216 @@
+"""Read a checkpoint: recognise it by its keys, rename by table, load strictly, report every mismatch.
+
+Only the decoder's and the prompt encoder's tensors are copied; the image encoder's stay on disk.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from samdec_export.artifact import CheckpointRef
+from samdec_export.errors import CheckpointError
+from samdec_export.files import sha256
+from samdec_export.log import step
+from samdec_export.models.layouts import find_layout, nearest_family
+from samdec_export.models.registry import MODELS, ModelSpec, find_model
+from samdec_export.models.sam import SamDecoder, seed_weights
+from samdec_export.models.tensor_files import TensorFile, open_tensors
+
+__all__ = ["LoadedModel", "load_model"]
+
+PARTS = ("prompt_encoder.", "mask_decoder.")
+POSITIONS = "image_encoder.pos_embed"
+SEED = 0
+LISTED = 12
+"""Mismatches named in one error; the rest are counted."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadedModel:
+    """A decoder with its weights.
+
+    `grid` is the number of image tokens along one side: the checkpoint's own where it tells, else the registry's.
+    """
+
+    spec: ModelSpec
+    grid: int
+    decoder: SamDecoder
+    checkpoint: CheckpointRef
+
+
+def load_model(checkpoint: Path | None, name: str | None = None) -> LoadedModel:
+    """Load a decoder from a checkpoint, or make the embedded one.
+
+    Args:
+        checkpoint: A file or a Hugging Face folder; None for a model with seeded weights.
+        name: The model's name or alias, for a checkpoint that does not tell (one without its image encoder).
+
+    Raises:
+        CheckpointError: It cannot be read, is not a known model, or does not hold what the model needs.
+        UsageError: There is no model of that name.
+    """
+    wanted = find_model(name) if name else None
+    if checkpoint is None:
+        return _seeded(wanted or MODELS["sam_tiny"])
+    with step(f"Reading {checkpoint.name}"):
+        source = _Source.read(checkpoint)
+        spec = _recognise(source, wanted)
+        decoder = _build(spec, _collect(source, spec))
+    with step(f"Hashing {source.path.name}"):
+        digest = sha256(source.path)
+    return LoadedModel(
+        spec=spec,
+        grid=_grid(source, spec),
+        decoder=decoder,
+        checkpoint=CheckpointRef(
+            file=source.path.name, sha256=digest, layout=source.layout, weights_sha256=_weights_digest(decoder)
+        ),
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Source:
+    """An opened checkpoint: its tensors under segment-anything's names, and the names that the file uses."""
+
+    path: Path
+    layout: str
+    tensors: Mapping[str, Tensor]
+    file_names: Mapping[str, str]
+
+    @classmethod
+    def read(cls, path: Path) -> _Source:
+        file = open_tensors(path)
+        layout = find_layout(file.tensors, _expected(MODELS["sam_b"]).keys())
+        if layout is None:
+            raise _foreign(file)
+        names = layout.upstream_names(file.tensors)
+        tensors = {upstream: file.tensors[name] for upstream, name in names.items()}
+        return cls(path=file.path, layout=layout.name, tensors=tensors, file_names=names)
+
+    def called(self, upstream: str) -> str:
+        """The file's own name of a tensor, or segment-anything's where the file lacks it."""
+        return self.file_names.get(upstream, upstream)
+
+
+def _expected(spec: ModelSpec) -> dict[str, Tensor]:
+    """Name and shape of every tensor that the model needs, without storage."""
+    with torch.device("meta"):
+        return dict(SamDecoder(spec.architecture).state_dict())
+
+
+def _seeded(spec: ModelSpec) -> LoadedModel:
+    if spec.encoder is not None:
+        raise CheckpointError(
+            f"{spec.name} needs a checkpoint.", "Name its file with --ckpt; sam_tiny is the model that needs none."
+        )
+    decoder = SamDecoder(spec.architecture)
+    with torch.no_grad():
+        seed_weights(decoder, SEED)
+    reference = CheckpointRef(
+        file=None, sha256=None, layout=f"seeded ({SEED})", weights_sha256=_weights_digest(decoder)
+    )
+    return LoadedModel(
+        spec=spec, grid=spec.architecture.grid, decoder=decoder.eval().requires_grad_(False), checkpoint=reference
+    )
+
+
+def _recognise(source: _Source, wanted: ModelSpec | None) -> ModelSpec:
+    """The registry row whose image encoder, or else whose width, the checkpoint shows."""
+    by_encoder = [
+        spec
+        for spec in MODELS.values()
+        if spec.encoder and spec.encoder.key in source.tensors and tuple(source.tensors[spec.encoder.key].shape) == spec.encoder.shape
+    ]
+    if by_encoder:
+        found = by_encoder[0]
+        if wanted and wanted != found:
+            raise CheckpointError(
+                f"{source.path} is {found.name} ({found.title}), not {wanted.name}.", "Leave --model out."
+            )
+        return found
+    if wanted:
+        return wanted
+    token = source.tensors.get("mask_decoder.iou_token.weight")
+    width = token.shape[-1] if token is not None and token.dim() == 2 else None
+    by_width = [spec for spec in MODELS.values() if spec.architecture.embed_dim == width]
+    if len(by_width) == 1:
+        return by_width[0]
+    names = ", ".join(spec.name for spec in by_width or MODELS.values() if spec.encoder)
+    raise CheckpointError(
+        f"{source.path} holds no known image encoder, so its model cannot be told.",
+        f"Say which one it is with --model ({names}).",
+    )
+
+
+def _grid(source: _Source, spec: ModelSpec) -> int:
+    """Image tokens along one side: ViT encoders store a position for each."""
+    positions = source.tensors.get(POSITIONS)
+    square = positions is not None and positions.dim() == 4 and positions.shape[1] == positions.shape[2]
+    return int(positions.shape[1]) if positions is not None and square else spec.architecture.grid
+
+
+def _collect(source: _Source, spec: ModelSpec) -> dict[str, Tensor]:
+    """The model's tensors as fp32 copies, or one error that lists everything wrong with them."""
+    expected = _expected(spec)
+    present = {name: tensor for name, tensor in source.tensors.items() if name.startswith(PARTS)}
+    problems = [f"missing {name} {tuple(expected[name].shape)}" for name in expected.keys() - present]
+    problems += [f"unknown {source.called(name)} {tuple(present[name].shape)}" for name in present.keys() - expected]
+    state = {}
+    for name in sorted(expected.keys() & present):
+        if problem := _problem(present[name], expected[name]):
+            problems.append(f"{source.called(name)} {problem}")
+        else:
+            state[name] = present[name].to(torch.float32, copy=True)
+            if not state[name].isfinite().all():
+                problems.append(f"{source.called(name)} holds NaN or Inf")
+    if problems:
+        raise _mismatch(source, spec, sorted(problems))
+    return state
+
+
+def _problem(tensor: Tensor, expected: Tensor) -> str:
+    if tensor.shape != expected.shape:
+        return f"has shape {tuple(tensor.shape)}, not {tuple(expected.shape)}"
+    if not tensor.is_floating_point():
+        return f"is {str(tensor.dtype).removeprefix('torch.')}, not floating point"
+    return ""
+
+
+def _mismatch(source: _Source, spec: ModelSpec, problems: list[str]) -> CheckpointError:
+    listed = "; ".join(problems[:LISTED])
+    more = f"; and {len(problems) - LISTED} more" if len(problems) > LISTED else ""
+    count = f"{len(problems)} tensor{'s' if len(problems) > 1 else ''}"
+    return CheckpointError(
+        f"{source.path} is nearest to {spec.name} ({spec.title}) but {count} do not fit: {listed}{more}.",
+        "The file is damaged or of a changed architecture: fetch or save it again.",
+    )
+
+
+def _foreign(file: TensorFile) -> CheckpointError:
+    names = sorted(file.tensors)
+    shown = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+    return CheckpointError(
+        f"{file.path} is of another network: {len(names)} tensors ({shown}), no SAM mask decoder among them.",
+        f"{nearest_family(file.tensors)} Supported: {', '.join(spec.name for spec in MODELS.values())}.",
+    )
+
+
+def _build(spec: ModelSpec, state: dict[str, Tensor]) -> SamDecoder:
+    with torch.device("meta"):
+        decoder = SamDecoder(spec.architecture)
+    decoder.load_state_dict(state, strict=True, assign=True)
+    return decoder.eval().requires_grad_(False)
+
+
+def _weights_digest(decoder: SamDecoder) -> str:
+    digest = hashlib.sha256()
+    for name, tensor in sorted(decoder.state_dict().items()):
+        digest.update(f"{name} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.contiguous().numpy().tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,60 @@
+"""Small blocks shared by the prompt encoder and the mask decoder.
+
+Module and parameter names are those of the published Segment Anything checkpoints.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+__all__ = ["MLP", "LayerNorm2d", "MLPBlock"]
+
+
+class MLP(nn.Module):
+    """Linear layers with ReLU between them: (..., input_dim) -> (..., output_dim).
+
+    Source: segment-anything `modeling/mask_decoder.py`.
+    """
+
+    def __init__(self, input_dim: int, hidden_dim: int, output_dim: int, num_layers: int) -> None:
+        super().__init__()
+        widths = [input_dim, *[hidden_dim] * (num_layers - 1), output_dim]
+        self.layers = nn.ModuleList(nn.Linear(n, m) for n, m in zip(widths, widths[1:], strict=False))
+
+    def forward(self, x: Tensor) -> Tensor:
+        *hidden, last = self.layers
+        for layer in hidden:
+            x = F.relu(layer(x))
+        out: Tensor = last(x)
+        return out
+
+
+class MLPBlock(nn.Module):
+    """The transformer's feed-forward part, (..., C) -> (..., C). Source: segment-anything `modeling/common.py`."""
+
+    def __init__(self, embedding_dim: int, mlp_dim: int) -> None:
+        super().__init__()
+        self.lin1 = nn.Linear(embedding_dim, mlp_dim)
+        self.lin2 = nn.Linear(mlp_dim, embedding_dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.lin2(F.relu(self.lin1(x)))
+        return out
+
+
+class LayerNorm2d(nn.Module):
+    """Normalise the channels of each pixel, (B, C, h, w) -> (B, C, h, w). Source: segment-anything `modeling/common.py`."""
+
+    def __init__(self, num_channels: int, eps: float = 1e-6) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(num_channels))
+        self.bias = nn.Parameter(torch.zeros(num_channels))
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        centred = x - x.mean(1, keepdim=True)  # (B, C, h, w)
+        variance = centred.pow(2).mean(1, keepdim=True)  # (B, 1, h, w)
+        normed = centred / torch.sqrt(variance + self.eps)
+        return self.weight[:, None, None] * normed + self.bias[:, None, None]

@@ -1,0 +1,295 @@
+"""What is exported: the three graph contracts, each owning its Signature.
+
+B prompts, N points, M masks, C channels, h x w image tokens, I images, P prompts of an image.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from samdec_export.models.prompt_encoder import IMAGE_STRIDE
+from samdec_export.models.sam import SamDecoder
+from samdec_export.options import GraphOptions
+from samdec_export.signature import Axis, Dim, Scaled, Signature, TensorSpec
+
+__all__ = ["ExportGraph", "build_graph"]
+
+MASK_SCALE = 4
+"""Mask pixels along one side of an image token."""
+
+MAX_IMAGE_SIDE = 1 << 16
+"""Longest side of an original image, in pixels."""
+
+
+class ExportGraph(nn.Module):
+    """A module whose forward takes and returns what its `signature` lists, in that order."""
+
+    signature: Signature
+
+    def __init__(self, model: SamDecoder, options: GraphOptions) -> None:
+        super().__init__()
+        self.model = model
+        self.masks = options.masks_mode
+
+    def decode(self, image: Tensor, image_pe: Tensor, sparse: Tensor, dense: Tensor) -> tuple[Tensor, Tensor]:
+        """The masks that were asked for: logits (B, M, 4h, 4w) and predicted IoU (B, M)."""
+        masks, iou = self.model.mask_decoder.predict_masks(image, image_pe, sparse, dense)
+        match self.masks:
+            case "multi":
+                return masks[:, 1:], iou[:, 1:]
+            case "single":
+                return masks[:, :1], iou[:, :1]
+            case "best":
+                return _select_best(masks, iou, points=sparse.shape[1])
+            case _:
+                return masks, iou
+
+
+class DecoderGraph(ExportGraph):
+    """The mask decoder's own `forward`."""
+
+    def __init__(self, model: SamDecoder, options: GraphOptions, axes: _Axes) -> None:
+        super().__init__(model, options)
+        batch, points = Dim(name="batch", min=1, opt=1, max=64, independent=True), axes.points
+        grid = (axes.channels, axes.height, axes.width)
+        self.signature = Signature(
+            inputs=(
+                TensorSpec(name="image_embeddings", dtype="float32", shape=(1, *grid), content="embedding"),
+                TensorSpec(name="image_pe", dtype="float32", shape=(1, *grid), content="encoding"),
+                TensorSpec(
+                    name="sparse_prompt_embeddings",
+                    dtype="float32",
+                    shape=(batch, points, axes.channels),
+                    content="embedding",
+                ),
+                TensorSpec(name="dense_prompt_embeddings", dtype="float32", shape=(batch, *grid), content="embedding"),
+            ),
+            outputs=axes.outputs("masks", batch),
+        )
+
+    def forward(
+        self,
+        image_embeddings: Tensor,
+        image_pe: Tensor,
+        sparse_prompt_embeddings: Tensor,
+        dense_prompt_embeddings: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        """Shapes as in the signature."""
+        return self.decode(image_embeddings, image_pe, sparse_prompt_embeddings, dense_prompt_embeddings)
+
+
+class PromptsGraph(ExportGraph):
+    """Prompt encoder and decoder for many prompts of many images, without a mask prompt."""
+
+    def __init__(self, model: SamDecoder, options: GraphOptions, axes: _Axes) -> None:
+        super().__init__(model, options)
+        images = Dim(name="images", min=1, opt=1, max=4, independent=True)
+        prompts = Dim(name="prompts", min=1, opt=1, max=16, independent=True)
+        self.signature = Signature(
+            inputs=(axes.image(images), *axes.points_of(images, prompts, labels="int64")),
+            outputs=axes.outputs("low_res_masks", images, prompts),
+        )
+
+    def forward(self, image_embeddings: Tensor, point_coords: Tensor, point_labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Shapes as in the signature."""
+        dense = self.model.prompt_encoder.no_mask()  # (1, C, 1, 1)
+        return self.decode_prompts(image_embeddings, point_coords, point_labels, dense)
+
+    def decode_prompts(
+        self, image_embeddings: Tensor, point_coords: Tensor, point_labels: Tensor, dense: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Decode with `dense` (I*P or 1, C, h or 1, w or 1) as the mask prompt's embedding."""
+        height, width = image_embeddings.shape[-2:]
+        prompts = point_coords.shape[:2]  # (I, P)
+        encoder = self.model.prompt_encoder
+        sparse = encoder.embed_points(point_coords, point_labels, height, width).flatten(0, 1)  # (I*P, N, C)
+        image = image_embeddings.unsqueeze(1).expand(-1, prompts[1], -1, -1, -1).flatten(0, 1)  # (I*P, C, h, w)
+        masks, iou = self.decode(image, encoder.dense_pe(height, width), sparse, dense)
+        return masks.unflatten(0, prompts), iou.unflatten(0, prompts)  # (I, P, M, 4h, 4w), (I, P, M)
+
+
+class MaskPromptsGraph(PromptsGraph):
+    """`PromptsGraph` whose prompts may each bring a mask from an earlier round."""
+
+    def __init__(self, model: SamDecoder, options: GraphOptions, axes: _Axes) -> None:
+        super().__init__(model, options, axes)
+        images, prompts = self.signature.inputs[1].shape[:2]
+        mask = TensorSpec(
+            name="mask_input", dtype="float32", shape=(images, prompts, 1, *axes.mask_size), content="logits"
+        )
+        flag = TensorSpec(name="has_mask_input", dtype="float32", shape=(images, prompts), content="flag")
+        self.signature = Signature(
+            inputs=(*self.signature.inputs, mask, flag), outputs=self.signature.outputs
+        )
+
+    def forward(  # type: ignore[override]  # the signature differs on purpose: two inputs more
+        self,
+        image_embeddings: Tensor,
+        point_coords: Tensor,
+        point_labels: Tensor,
+        mask_input: Tensor,
+        has_mask_input: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        """Shapes as in the signature."""
+        dense = _embed_mask_input(self.model, mask_input.flatten(0, 1), has_mask_input.flatten(0, 1))
+        return self.decode_prompts(image_embeddings, point_coords, point_labels, dense)
+
+
+class MetaGraph(ExportGraph):
+    """The contract of segment-anything's own ONNX file, masks resized to the original image.
+
+    Source: segment-anything `utils/onnx.py`. The size is read from `orig_im_size` at run time, so one file serves
+    every aspect ratio.
+    """
+
+    def __init__(self, model: SamDecoder, options: GraphOptions, axes: _Axes) -> None:
+        super().__init__(model, options)
+        batch, side = Dim(name="batch", min=1, opt=1, max=16, independent=True), IMAGE_STRIDE * axes.grid
+        size = tuple(
+            Dim(name=name, min=side // 4, opt=side * 3 // 4, max=side * 5 // 4)
+            for name in ("image_height", "image_width")
+        )
+        mask, iou = axes.outputs("low_res_masks", batch)
+        self.signature = Signature(
+            inputs=(
+                axes.image(1),
+                *axes.points_of(batch, labels="float32"),
+                TensorSpec(name="mask_input", dtype="float32", shape=(batch, 1, *axes.mask_size), content="logits"),
+                TensorSpec(name="has_mask_input", dtype="float32", shape=(1,), content="flag"),
+                TensorSpec(name="orig_im_size", dtype="float32", shape=(2,), content="image_size", extent=size),
+            ),
+            outputs=(
+                TensorSpec(name="masks", dtype="float32", shape=(*mask.shape[:2], *size), content="masks"),
+                iou,
+                mask,
+            ),
+        )
+
+    def forward(
+        self,
+        image_embeddings: Tensor,
+        point_coords: Tensor,
+        point_labels: Tensor,
+        mask_input: Tensor,
+        has_mask_input: Tensor,
+        orig_im_size: Tensor,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Shapes as in the signature."""
+        height, width = image_embeddings.shape[-2:]
+        encoder = self.model.prompt_encoder
+        sparse = encoder.embed_points(point_coords, point_labels, height, width)  # (B, N, C)
+        dense = _embed_mask_input(self.model, mask_input, has_mask_input)  # (B, C, h, w)
+        low_res, iou = self.decode(image_embeddings, encoder.dense_pe(height, width), sparse, dense)
+        return _to_original_size(low_res, orig_im_size, height, width), iou, low_res
+
+
+@dataclass(frozen=True, slots=True)
+class _Axes:
+    """Axes that the contracts share."""
+
+    channels: int
+    grid: int
+    height: int | Dim
+    width: int | Dim
+    num_masks: int
+    points: Dim
+
+    @property
+    def mask_size(self) -> tuple[Axis, Axis]:
+        return _times(self.height, MASK_SCALE), _times(self.width, MASK_SCALE)
+
+    def image(self, images: Axis) -> TensorSpec:
+        shape = (images, self.channels, self.height, self.width)
+        return TensorSpec(name="image_embeddings", dtype="float32", shape=shape, content="embedding")
+
+    def points_of(self, *prompts: Axis, labels: Literal["float32", "int64"]) -> tuple[TensorSpec, TensorSpec]:
+        pixels = (_times(self.width, IMAGE_STRIDE), _times(self.height, IMAGE_STRIDE))
+        shape = (*prompts, self.points)
+        return (
+            TensorSpec(name="point_coords", dtype="float32", shape=(*shape, 2), content="coords", extent=pixels),
+            TensorSpec(name="point_labels", dtype=labels, shape=shape, content="labels"),
+        )
+
+    def outputs(self, masks: str, *prompts: Axis) -> tuple[TensorSpec, TensorSpec]:
+        shape = (*prompts, self.num_masks)
+        return (
+            TensorSpec(name=masks, dtype="float32", shape=(*shape, *self.mask_size), content="masks"),
+            TensorSpec(name="iou_predictions", dtype="float32", shape=shape, content="scores"),
+        )
+
+
+def build_graph(model: SamDecoder, grid: int, options: GraphOptions) -> ExportGraph:
+    """The graph that `options` ask for, in eval mode.
+
+    Args:
+        model: The decoder; shared, not copied.
+        grid: Image tokens along one side; with a dynamic grid, the most along each side.
+        options: Which graph.
+    """
+    low = max(1, grid // 4)
+    total = model.mask_decoder.num_mask_tokens
+    axes = _Axes(
+        channels=model.mask_decoder.iou_token.embedding_dim,
+        grid=grid,
+        height=Dim(name="height", min=low, opt=grid, max=grid) if options.dynamic_grid else grid,
+        width=Dim(name="width", min=low, opt=grid, max=grid) if options.dynamic_grid else grid,
+        num_masks={"multi": total - 1, "single": 1, "all": total, "best": 1}[options.masks_mode],
+        points=Dim(name="points", min=1, opt=2, max=16),
+    )
+    graphs: dict[str, type[DecoderGraph | PromptsGraph | MetaGraph]] = {
+        "decoder": DecoderGraph,
+        "prompts": MaskPromptsGraph if options.mask_input else PromptsGraph,
+        "meta": MetaGraph,
+    }
+    return graphs[options.graph](model, options, axes).eval()
+
+
+def _times(axis: int | Dim, factor: int) -> Axis:
+    return Scaled(axis, factor) if isinstance(axis, Dim) else axis * factor
+
+
+def _embed_mask_input(model: SamDecoder, mask_input: Tensor, has_mask_input: Tensor) -> Tensor:
+    """Mask logits (B, 1, 4h, 4w), flags (B,) or (1,) -> (B, C, h, w)."""
+    encoder = model.prompt_encoder
+    return torch.where(has_mask_input[:, None, None, None] > 0.5, encoder.embed_masks(mask_input), encoder.no_mask())
+
+
+def _select_best(masks: Tensor, iou: Tensor, points: int) -> tuple[Tensor, Tensor]:
+    """One mask a prompt: mask 0 from three points on, else the best of the others.
+
+    Source: segment-anything `utils/onnx.py`, `select_masks`.
+    """
+    count, total = iou.shape
+    first = torch.arange(total, device=iou.device) == 0  # (M,)
+    score = iou + torch.where(first, 1000.0, 0.0).to(iou.dtype) * (points - 2.5)  # (B, M)
+    row = torch.arange(count, device=iou.device) * total + score.argmax(dim=1)  # (B,)
+    best = masks.flatten(0, 1).index_select(0, row), iou.flatten(0, 1).index_select(0, row)
+    return best[0].unsqueeze(1), best[1].unsqueeze(1)  # (B, 1, 4h, 4w), (B, 1)
+
+
+def _to_original_size(masks: Tensor, orig_im_size: Tensor, height: int, width: int) -> Tensor:
+    """Mask logits (B, M, 4h, 4w) -> (B, M, H, W): to the padded image, without its padding, to the original image.
+
+    Source: segment-anything `utils/onnx.py`, `mask_postprocessing`.
+    """
+    padded = IMAGE_STRIDE * height, IMAGE_STRIDE * width
+    masks = F.interpolate(masks, size=padded, mode="bilinear", align_corners=False)
+    scale = max(padded) / orig_im_size.max()
+    unpadded = (scale * orig_im_size + 0.5).floor().to(torch.int64)
+    masks = masks[..., : _length(unpadded[0], padded[0]), : _length(unpadded[1], padded[1])]
+    original = orig_im_size.to(torch.int64)
+    size = _length(original[0], MAX_IMAGE_SIDE), _length(original[1], MAX_IMAGE_SIDE)
+    return F.interpolate(masks, size=size, mode="bilinear", align_corners=False)
+
+
+def _length(value: Tensor, limit: int) -> int:
+    """A length read from an int64 tensor. `item` without `int` keeps it symbolic for torch.export."""
+    length = value.item()
+    torch._check(length >= 1)
+    torch._check(length <= limit)
+    return cast(int, length)

@@ -1,0 +1,116 @@
+"""MODELS: one literal table, a row per variant."""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import asdict, dataclass
+from typing import Any, Final
+
+from samdec_export.errors import UsageError
+
+__all__ = ["MODELS", "Architecture", "Encoder", "ModelSpec", "find_model"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Architecture:
+    """The sizes of a prompt encoder and mask decoder.
+
+    `grid` is the side of the square of image tokens that the image encoder was trained for. Source of the
+    defaults: segment-anything `build_sam.py`.
+    """
+
+    embed_dim: int = 256
+    grid: int = 64
+    depth: int = 2
+    num_heads: int = 8
+    mlp_dim: int = 2048
+    num_multimask_outputs: int = 3
+    iou_head_depth: int = 3
+    iou_head_hidden_dim: int = 256
+    mask_in_chans: int = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Encoder:
+    """What tells an image encoder from others: a tensor's name in a segment-anything file, and its shape."""
+
+    key: str
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelSpec:
+    """A row of MODELS. Without an `encoder` the weights are seeded and no checkpoint is needed."""
+
+    name: str
+    alias: str | None = None
+    title: str
+    architecture: Architecture
+    encoder: Encoder | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """The row as JSON."""
+        return {
+            "name": self.name,
+            "alias": self.alias,
+            "title": self.title,
+            "needs_checkpoint": self.encoder is not None,
+            "architecture": asdict(self.architecture),
+        }
+
+
+SAM: Final = Architecture()
+TINY: Final = Architecture(embed_dim=32, grid=8, num_heads=4, mlp_dim=64, iou_head_hidden_dim=32)
+VIT_PATCHES: Final = "image_encoder.patch_embed.proj.weight"
+TINY_VIT_STEM: Final = "image_encoder.patch_embed.seq.0.c.weight"
+
+MODELS: Final[dict[str, ModelSpec]] = {
+    spec.name: spec
+    for spec in (
+        ModelSpec(
+            name="sam_b",
+            alias="vit_b",
+            title="Segment Anything, ViT-B",
+            architecture=SAM,
+            encoder=Encoder(VIT_PATCHES, (768, 3, 16, 16)),
+        ),
+        ModelSpec(
+            name="sam_l",
+            alias="vit_l",
+            title="Segment Anything, ViT-L",
+            architecture=SAM,
+            encoder=Encoder(VIT_PATCHES, (1024, 3, 16, 16)),
+        ),
+        ModelSpec(
+            name="sam_h",
+            alias="vit_h",
+            title="Segment Anything, ViT-H",
+            architecture=SAM,
+            encoder=Encoder(VIT_PATCHES, (1280, 3, 16, 16)),
+        ),
+        ModelSpec(
+            name="mobile_sam",
+            alias="vit_t",
+            title="MobileSAM, TinyViT",
+            architecture=SAM,
+            encoder=Encoder(TINY_VIT_STEM, (32, 3, 3, 3)),
+        ),
+        ModelSpec(name="sam_tiny", title="32 channels, 8x8 grid, seeded weights: needs no file", architecture=TINY),
+    )
+}
+
+
+def find_model(name: str) -> ModelSpec:
+    """The row called `name` or aliased so.
+
+    Raises:
+        UsageError: There is none; the nearest name is offered.
+    """
+    by_name = {**MODELS, **{spec.alias: spec for spec in MODELS.values() if spec.alias}}
+    if name in by_name:
+        return by_name[name]
+    near = difflib.get_close_matches(name, by_name, n=1)
+    raise UsageError(
+        f"There is no model called {name!r}.",
+        f"Did you mean {near[0]}?" if near else f"Known: {', '.join(by_name)}.",
+    )

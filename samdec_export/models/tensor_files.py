@@ -1,0 +1,119 @@
+"""Files of named tensors: PyTorch archives, safetensors, and Hugging Face folders of either.
+
+Nothing in a file is run: PyTorch's unpickler is restricted to tensors. The kind is told by content, not by name.
+"""
+
+from __future__ import annotations
+
+import pickle
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from samdec_export.errors import CheckpointError
+
+__all__ = ["TensorFile", "open_tensors"]
+
+FOLDER_FILES = ("model.safetensors", "pytorch_model.bin")
+"""The names that Hugging Face gives the weights in a model's folder, in order of preference."""
+
+WRAPPERS = ("model", "state_dict")
+"""Keys under which trainers put the weights beside their own state."""
+
+
+@dataclass(frozen=True, slots=True)
+class TensorFile:
+    """Tensors by name, still on disk where the format allows it, and the file that they are in."""
+
+    path: Path
+    tensors: Mapping[str, Tensor]
+
+
+def open_tensors(path: Path) -> TensorFile:
+    """Open a checkpoint file or a Hugging Face folder.
+
+    Raises:
+        CheckpointError: There is no such file, it is damaged, or it holds something else.
+    """
+    file = _resolve(path)
+    try:
+        with file.open("rb") as stream:
+            head = stream.read(16)
+    except OSError as error:
+        raise CheckpointError(f"{file} cannot be read: {error.strerror}.", "Check its permissions.") from error
+    if not head:
+        raise CheckpointError(f"{file} is empty.", "Fetch or save it again.")
+    content = _load_safetensors(file) if head[8:9] == b"{" else _load_torch(file, head)
+    return TensorFile(file, _unwrap(file, content))
+
+
+def _resolve(path: Path) -> Path:
+    if path.is_dir():
+        for name in FOLDER_FILES:
+            if (path / name).is_file():
+                return path / name
+        raise CheckpointError(
+            f"{path} is a folder without {' or '.join(FOLDER_FILES)}.",
+            "Name a checkpoint file, or a folder that save_pretrained wrote (in one shard).",
+        )
+    if not path.exists():
+        raise CheckpointError(f"{path} does not exist.", "Check the path given with --ckpt.")
+    return path
+
+
+def _load_safetensors(file: Path) -> Any:
+    try:
+        return safetensors.torch.load_file(file)
+    except (safetensors.SafetensorError, ValueError, OSError) as error:
+        raise CheckpointError(
+            f"{file} is a safetensors file that cannot be read: {_first_line(error)}.",
+            "It is truncated or damaged: fetch or save it again.",
+        ) from error
+
+
+def _load_torch(file: Path, head: bytes) -> Any:
+    is_archive = zipfile.is_zipfile(file)
+    if head.startswith(b"PK") and not is_archive:
+        raise CheckpointError(f"{file} is truncated: the end of its archive is missing.", "Fetch or save it again.")
+    try:
+        return torch.load(file, map_location="cpu", weights_only=True, mmap=is_archive)
+    except pickle.UnpicklingError as error:
+        if "Unsupported global" in str(error) or "WeightsUnpickler" in str(error):
+            raise CheckpointError(
+                f"{file} holds Python objects besides tensors; they were not loaded, and nothing in it was run.",
+                "Save the bare state dict instead: torch.save(model.state_dict(), ...).",
+            ) from error
+        raise _unreadable(file, error) from error
+    except Exception as error:  # torch.load raises anything from EOFError to UnicodeDecodeError on damaged input
+        raise _unreadable(file, error) from error
+
+
+def _unreadable(file: Path, error: Exception) -> CheckpointError:
+    return CheckpointError(
+        f"{file} is not a checkpoint: neither a PyTorch archive nor safetensors ({_first_line(error)}).",
+        "Name a .pt, .pth or .safetensors file, or a Hugging Face folder.",
+    )
+
+
+def _unwrap(file: Path, content: Any) -> Mapping[str, Tensor]:
+    if isinstance(content, Mapping):
+        inner = next((content[key] for key in WRAPPERS if isinstance(content.get(key), Mapping)), content)
+        tensors = {str(name): value for name, value in inner.items() if isinstance(value, Tensor)}
+        if tensors:
+            return tensors
+    raise CheckpointError(
+        f"{file} holds a {type(content).__name__} without tensors, not a state dict.",
+        "Save the bare state dict: torch.save(model.state_dict(), ...).",
+    )
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0].rstrip(".") if lines else type(error).__name__

@@ -1,0 +1,55 @@
+"""The choices a user has about the graph, in one list for every stage and the command line."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, TypeAlias, get_args
+
+from samdec_export.errors import UsageError
+
+__all__ = ["DEFAULT_OPSET", "GRAPHS", "MASKS", "OPSETS", "GraphName", "GraphOptions", "MasksMode", "SweepName"]
+
+GraphName: TypeAlias = Literal["decoder", "prompts", "meta"]
+MasksMode: TypeAlias = Literal["multi", "single", "all", "best"]
+SweepName: TypeAlias = Literal["quick", "full"]
+
+GRAPHS: tuple[GraphName, ...] = get_args(GraphName)
+MASKS: tuple[MasksMode, ...] = get_args(MasksMode)
+OPSETS: tuple[int, ...] = (17, 18, 19, 20)
+DEFAULT_OPSET = 20
+
+CONTRACT_MASKS: dict[GraphName, MasksMode] = {"decoder": "multi", "prompts": "multi", "meta": "all"}
+"""What each graph returns unless asked otherwise; segment-anything's own ONNX file returns every mask."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GraphOptions:
+    """Which graph, and in which form.
+
+    Args:
+        graph: The contract.
+        masks: `multi` (3 masks) and `single` (1) are the decoder's own `multimask_output`; `all` is every mask;
+            `best` is one mask, chosen as segment-anything's ONNX file chooses it. None: the contract's usual one.
+        mask_input: `prompts` only: each prompt may bring a mask.
+        dynamic_grid: Height and width of the image embedding are dynamic.
+
+    Raises:
+        UsageError: `mask_input` for a graph that has no such choice.
+    """
+
+    graph: GraphName = "decoder"
+    masks: MasksMode | None = None
+    mask_input: bool = False
+    dynamic_grid: bool = False
+
+    def __post_init__(self) -> None:
+        if self.mask_input and self.graph != "prompts":
+            raise UsageError(
+                f"--mask-input is a choice of the prompts graph, not of {self.graph}.",
+                "Leave it out (decoder has no mask input, meta always has one), or add --graph prompts.",
+            )
+
+    @property
+    def masks_mode(self) -> MasksMode:
+        """`masks`, or what the contract says where it is None."""
+        return self.masks or CONTRACT_MASKS[self.graph]

@@ -1,0 +1,1 @@
+"""Is the candidate the reference? Metrics, tolerances, comparison, report."""
