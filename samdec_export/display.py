@@ -97,8 +97,10 @@ def diagnosed(diagnosis: Diagnosis) -> None:
 
 
 def _console() -> Console:
-    console = Console(highlight=False, soft_wrap=True)
-    return console if console.is_terminal else Console(highlight=False, soft_wrap=True, width=PLAIN_WIDTH)
+    console = Console(highlight=False, soft_wrap=True, markup=False)
+    if not console.is_terminal:
+        console.width = max(console.width, PLAIN_WIDTH)
+    return console
 
 
 def _tensor(tensor: TensorSummary) -> str:

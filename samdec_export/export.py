@@ -48,6 +48,7 @@ def export_onnx(graph: nn.Module, signature: Signature, path: Path, opset: int) 
                 output_names=[spec.name for spec in signature.outputs],
                 opset_version=max(opset, TORCHLIB_OPSET),
                 verbose=False,
+                optimize=False,  # simplifying is a pass of its own, so that its effect can be shown
             )
     except Exception as error:  # torch.export and the exporter raise dozens of types of their own
         raise GraphError(

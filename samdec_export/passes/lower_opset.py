@@ -14,10 +14,12 @@ from samdec_export.errors import GraphError
 
 __all__ = ["lower_opset"]
 
-REDUCTIONS = frozenset({"ReduceMean", "ReduceMax"})
-"""Operators whose axes became an input in opset 18."""
-
-ADDED_IN_18 = {"Resize": ("antialias", "axes", "keep_aspect_ratio_policy"), "Split": ("num_outputs",)}
+ADDED_IN_18 = {
+    "ReduceMax": ("noop_with_empty_axes",),
+    "ReduceMean": ("noop_with_empty_axes",),
+    "Resize": ("antialias", "axes", "keep_aspect_ratio_policy"),
+    "Split": ("num_outputs",),
+}
 """Attributes that opset 17 does not know; the exporter sets them to what opset 17 does anyway."""
 
 
@@ -30,12 +32,11 @@ def lower_opset(source: Path, target: Path) -> None:
     model = onnx.load(source)
     constants = {tensor.name: tensor for tensor in model.graph.initializer}
     for node in model.graph.node:
-        if node.op_type in REDUCTIONS and len(node.input) == 2:
+        if node.op_type in ("ReduceMax", "ReduceMean") and len(node.input) == 2:
             axes = constants.get(node.input.pop())
             if axes is None:
                 raise GraphError(f"The axes of {node.name} are not constant.", "Export with opset 18 or above.")
             node.attribute.append(onnx.helper.make_attribute("axes", numpy_helper.to_array(axes).tolist()))
-            _drop_attributes(node, ("noop_with_empty_axes",))
         _drop_attributes(node, ADDED_IN_18.get(node.op_type, ()))
     used = {name for node in model.graph.node for name in node.input}
     kept = [tensor for tensor in model.graph.initializer if tensor.name in used]

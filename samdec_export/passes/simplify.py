@@ -6,25 +6,30 @@ from pathlib import Path
 
 import onnx
 import onnxslim
+from onnxscript import optimizer
 
 from samdec_export.errors import GraphError
 
 __all__ = ["simplify"]
 
+ADVICE = "Check the installed onnxscript and onnxslim against the constraints file."
+
 
 def simplify(source: Path, target: Path) -> None:
     """Write a simplified copy of an ONNX file. Inputs, outputs and their axes stay as they are.
 
+    onnxscript's optimiser folds what torch's exporter leaves (it knows the exporter's shape arithmetic), onnxslim
+    what is left after that.
+
     Raises:
         GraphError: onnxslim cannot take the graph.
     """
-    model = onnx.load(source)
     try:
-        slim = onnxslim.slim(model)
-    except Exception as error:  # onnxslim passes on whatever its parts raise
-        raise GraphError(f"onnxslim failed: {error}", "Check the installed onnxslim against the constraints file.") from error
+        slim = onnxslim.slim(optimizer.optimize(onnx.load(source)))
+    except Exception as error:  # both optimisers pass on whatever their parts raise
+        raise GraphError(f"Simplifying failed: {error}", ADVICE) from error
     if slim is None:
-        raise GraphError("onnxslim returned no model.", "Check the installed onnxslim against the constraints file.")
+        raise GraphError("onnxslim returned no model.", ADVICE)
     _sort_initialisers(slim)
     onnx.save(slim, target)
 

@@ -59,7 +59,7 @@ def print_report(result: ValidationResult, console: Console) -> None:
         f"{len(result.cases)} cases, {failed} failed. Eager fp32 is itself {result.floor:.1e} from fp64 ({result.floor_case})."
     )
     for finding in result.findings:
-        console.print(f"[red]{finding}[/red]")
+        console.print(finding, style="red")
 
 
 def failure_message(result: ValidationResult) -> str:

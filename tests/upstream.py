@@ -1,0 +1,80 @@
+"""Segment-anything's own classes: the independent reference.
+
+The package's `__init__` imports torchvision, which nothing used here needs; its subpackages are imported past it.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+from functools import partial
+from types import ModuleType
+from typing import Any
+
+import torch
+
+IMAGE_ENCODERS = {
+    "vit_b": {"embed_dim": 768, "depth": 12, "num_heads": 12},
+    "vit_l": {"embed_dim": 1024, "depth": 24, "num_heads": 16},
+    "vit_h": {"embed_dim": 1280, "depth": 32, "num_heads": 16},
+}
+
+
+def segment_anything(module: str) -> Any:
+    """Import `segment_anything.<module>` without running the package's `__init__`."""
+    name = "segment_anything"
+    if name not in sys.modules:
+        spec = importlib.util.find_spec(name)
+        assert spec is not None
+        package = ModuleType(name)
+        package.__path__ = list(spec.submodule_search_locations or [])
+        sys.modules[name] = package
+    return importlib.import_module(f"{name}.{module}")
+
+
+def build_sam(encoder: str, seed: int = 0) -> Any:
+    """A whole `Sam` as `build_sam.py` makes it, with seeded weights."""
+    modeling = segment_anything("modeling")
+    torch.manual_seed(seed)
+    sizes = IMAGE_ENCODERS[encoder]
+    image_encoder = modeling.ImageEncoderViT(
+        img_size=1024,
+        mlp_ratio=4,
+        norm_layer=partial(torch.nn.LayerNorm, eps=1e-6),
+        patch_size=16,
+        qkv_bias=True,
+        use_rel_pos=True,
+        global_attn_indexes=[],
+        window_size=14,
+        out_chans=256,
+        **sizes,
+    )
+    return modeling.Sam(image_encoder=image_encoder, **_decoder_parts()).eval()
+
+
+def build_tiny(grid: int = 8, channels: int = 32, heads: int = 4, mlp_dim: int = 64) -> tuple[Any, Any]:
+    """A prompt encoder and a mask decoder of `sam_tiny`'s size."""
+    parts = _decoder_parts(grid, channels, heads, mlp_dim, iou_hidden=channels)
+    return parts["prompt_encoder"].eval(), parts["mask_decoder"].eval()
+
+
+def _decoder_parts(
+    grid: int = 64, channels: int = 256, heads: int = 8, mlp_dim: int = 2048, iou_hidden: int = 256
+) -> dict[str, Any]:
+    modeling = segment_anything("modeling")
+    return {
+        "prompt_encoder": modeling.PromptEncoder(
+            embed_dim=channels,
+            image_embedding_size=(grid, grid),
+            input_image_size=(16 * grid, 16 * grid),
+            mask_in_chans=16,
+        ),
+        "mask_decoder": modeling.MaskDecoder(
+            num_multimask_outputs=3,
+            transformer=modeling.TwoWayTransformer(depth=2, embedding_dim=channels, mlp_dim=mlp_dim, num_heads=heads),
+            transformer_dim=channels,
+            iou_head_depth=3,
+            iou_head_hidden_dim=iou_hidden,
+        ),
+    }
