@@ -170,10 +170,5 @@ def publish(draft: Path, record: Record, folder: Path) -> Artifact:
 
 def tool_versions(*packages: str) -> dict[str, str]:
     """The installed version of each package that is installed."""
-    versions = {}
-    for package in packages:
-        try:
-            versions[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
-    return versions
+    installed = {package: next(iter(metadata.distributions(name=package)), None) for package in packages}
+    return {package: found.version for package, found in installed.items() if found}

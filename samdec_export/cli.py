@@ -28,6 +28,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
+INTERRUPTED = 130
+
 Checkpoint = Annotated[
     Path | None,
     typer.Option("--ckpt", help="Checkpoint: .pt, .pth, .safetensors or a Hugging Face folder.", show_default=False),
@@ -37,14 +39,19 @@ Out = Annotated[Path, typer.Option("--out", help="Folder to write to.")]
 Seed = Annotated[int, typer.Option("--seed", min=0, help="What the inputs follow from.")]
 
 
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        print(f"samdec-export {__version__}")
+        raise typer.Exit
+
+
 @app.callback()
 def start(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress, errors only.")] = False,
-    version: Annotated[bool, typer.Option("--version", help="Print the version and stop.", is_eager=True)] = False,
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and stop.", is_eager=True, callback=_show_version)
+    ] = False,
 ) -> None:
-    if version:
-        print(f"samdec-export {__version__}")
-        raise typer.Exit
     if not quiet:
         show_progress()
 
@@ -56,9 +63,7 @@ def onnx_command(
         str | None, typer.Option(help="Model, where the checkpoint does not tell; see: models.", show_default=False)
     ] = None,
     graph: Annotated[GraphName, typer.Option(help="Graph contract.")] = "decoder",
-    masks: Annotated[
-        MasksMode | None, typer.Option(help="Masks to return.", show_default="multi; meta: all")
-    ] = None,
+    masks: Annotated[MasksMode | None, typer.Option(help="Masks to return.", show_default="multi; meta: all")] = None,
     mask_input: Annotated[bool, typer.Option("--mask-input", help="prompts: each prompt may bring a mask.")] = False,
     dynamic_grid: Annotated[bool, typer.Option("--dynamic-grid", help="Dynamic height and width.")] = False,
     opset: Annotated[int, typer.Option(min=OPSETS[0], max=OPSETS[-1], help="ONNX opset.")] = DEFAULT_OPSET,
@@ -73,9 +78,7 @@ def onnx_command(
     if ckpt is None and model is None:
         log.info("No --ckpt: exporting the embedded sam_tiny with seeded weights.")
     options = GraphOptions(graph=graph, masks=masks, mask_input=mask_input, dynamic_grid=dynamic_grid)
-    done = pipeline.export(
-        ckpt, model, options=options, opset=opset, out=out, sweep=None if no_validate else sweep
-    )
+    done = pipeline.export(ckpt, model, options=options, opset=opset, out=out, sweep=None if no_validate else sweep)
     _print(done.to_json()) if as_json else display.exported(done)
     if done.validated:
         done.validated.require()
@@ -144,12 +147,10 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         app(arguments)
     except SamdecError as error:
-        _complain(error)
+        print(f"samdec-export: {' '.join(str(error).split())}", file=sys.stderr)
         sys.exit(error.exit_code)
-
-
-def _complain(error: SamdecError) -> None:
-    print(f"samdec-export: {' '.join(str(error).split())}", file=sys.stderr)
+    except KeyboardInterrupt:  # typer catches it in a command, not while it starts or ends
+        sys.exit(INTERRUPTED)
 
 
 def _terminate(signum: int, frame: FrameType | None) -> None:

@@ -83,14 +83,16 @@ def sweep(signature: Signature, width: SweepName = "full") -> list[Case]:
     every = [dict(zip(names, sizes, strict=True)) for sizes in dict.fromkeys(points)]
     if not flags:
         return [Case(sizes=sizes) for sizes in every]
-    masks: tuple[MaskInput, ...] = ("off", "on", "mixed") if any(spec.shape != (1,) for spec in flags) else ("off", "on")
+    masks: tuple[MaskInput, ...] = (
+        ("off", "on", "mixed") if any(spec.shape != (1,) for spec in flags) else ("off", "on")
+    )
     opt = {dim.name: dim.opt for dim in dims}
     cycled = [Case(sizes=sizes, mask_input=mask) for sizes, mask in zip(every, itertools.cycle(masks), strict=False)]
     return list({case.name: case for case in (*cycled, *(Case(sizes=opt, mask_input=mask) for mask in masks))}.values())
 
 
 def example_sizes(signature: Signature) -> dict[str, int]:
-    """Sizes to trace with: distinct and above 1, since torch.export takes equal sizes for one and 1 for broadcasting."""
+    """Sizes to trace with: distinct and above 1, since torch.export takes equal ones for one axis and 1 for fixed."""
     sizes: dict[str, int] = {}
     for dim in signature.dims:
         first = dim.min if dim.min > 16 else 2
@@ -153,14 +155,12 @@ def sizes_of(signature: Signature, feeds: Feeds) -> dict[str, int]:
     sizes: dict[str, int] = {}
     for spec in signature.inputs:
         actual = feeds[spec.name].shape
+        named = zip(spec.shape, actual, strict=False)
         if spec.content == "image_size":
-            sizes.update(
-                {dim.name: int(value) for dim, value in zip(spec.extent, feeds[spec.name], strict=True) if isinstance(dim, Dim)}
-            )
-        if len(actual) == len(spec.shape):
-            sizes.update(
-                {axis.name: size for axis, size in zip(spec.shape, actual, strict=True) if isinstance(axis, Dim)}
-            )
+            named = zip(spec.extent, (int(value) for value in feeds[spec.name]), strict=False)
+        for axis, size in named:
+            if isinstance(axis, Dim):
+                sizes.setdefault(axis.name, size)
         if actual != spec.concrete(sizes):
             raise ValueError(f"{spec.name} has shape {actual}, not {spec.concrete(sizes)}")
     return sizes

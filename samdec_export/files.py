@@ -8,8 +8,10 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
+from samdec_export import interrupts
 from samdec_export.errors import GraphError, UsageError
 
 __all__ = ["sha256", "staging", "write_text"]
@@ -34,7 +36,8 @@ def staging(folder: Path) -> Iterator[Path]:
             f"Cannot write to {folder}: {error.strerror}.", "Name a folder that can be written to with --out."
         ) from error
     try:
-        yield scratch
+        with interrupts.final(partial(shutil.rmtree, scratch, ignore_errors=True)):
+            yield scratch
     except OSError as error:
         raise GraphError(
             f"Writing to {folder} failed: {error.strerror or error}.", "Free some space, or use another --out folder."

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from samdec_export import interrupts
 from samdec_export.artifact import Artifact, Record, publish, tool_versions
 from samdec_export.errors import NoRecordError, UsageError, ValidationError
 from samdec_export.feeds import NamedFeeds, read_feeds, sweep_feeds
@@ -107,13 +108,14 @@ def export(
     Raises:
         CheckpointError, GraphError, UsageError, DependencyError: As the stages say. Nothing is left in `out`.
     """
-    from samdec_export.export import export_onnx
-    from samdec_export.models.checkpoint import load_model
-    from samdec_export.models.graphs import build_graph
-    from samdec_export.passes.describe import describe, stamp
-    from samdec_export.passes.lint import lint
-    from samdec_export.passes.lower_opset import lower_opset
-    from samdec_export.passes.simplify import simplify
+    with interrupts.deferred():
+        from samdec_export.export import export_onnx
+        from samdec_export.models.checkpoint import load_model
+        from samdec_export.models.graphs import build_graph
+        from samdec_export.passes.describe import describe, stamp
+        from samdec_export.passes.lint import lint
+        from samdec_export.passes.lower_opset import lower_opset
+        from samdec_export.passes.simplify import simplify
 
     with staging(out) as scratch:
         loaded = load_model(checkpoint, model)
@@ -132,7 +134,9 @@ def export(
         before, after = describe(traced), describe(draft)
         artifact = publish(draft, record, out)
     cases = sweep_feeds(record.signature, sweep, 0) if sweep else []
-    validated = _validate(artifact, loaded, cases, _replay(artifact.path, checkpoint, 0, sweep=sweep)) if sweep else None
+    validated = (
+        _validate(artifact, loaded, cases, _replay(artifact.path, checkpoint, 0, sweep=sweep)) if sweep else None
+    )
     return Exported(artifact=artifact, before=before, after=after, validated=validated)
 
 
@@ -159,7 +163,8 @@ def validate(
         UsageError: No checkpoint where one is needed, or there is no such case.
         CheckpointError, GraphError, DependencyError: As the stages say.
     """
-    from samdec_export.models.checkpoint import load_model
+    with interrupts.deferred():
+        from samdec_export.models.checkpoint import load_model
 
     artifact = _open(path)
     record = artifact.record
@@ -238,7 +243,9 @@ def _validate(artifact: Artifact, loaded: LoadedModel, cases: list[NamedFeeds], 
     graph = build_graph(loaded.decoder, record.grid, record.options)
     findings = []
     if loaded.checkpoint.weights_sha256 != record.checkpoint.weights_sha256:
-        findings.append(f"the weights of {loaded.checkpoint.file} are not those that {artifact.path.name} was made from")
+        findings.append(
+            f"the weights of {loaded.checkpoint.file} are not those that {artifact.path.name} was made from"
+        )
     result = validate(
         OrtRunner(artifact.path),
         EagerRunner(graph, record.signature),

@@ -74,6 +74,4 @@ def _split(feeds: Feeds, specs: tuple[TensorSpec, ...], dim: Dim, limit: int) ->
     length = next(feeds[name].shape[axis] for name, axis in axes.items())
     for start in range(0, length, limit):
         window = range(start, min(start + limit, length))
-        yield {
-            name: array.take(window, axis=axes[name]) if name in axes else array for name, array in feeds.items()
-        }
+        yield {name: array.take(window, axis=axes[name]) if name in axes else array for name, array in feeds.items()}

@@ -65,7 +65,9 @@ class OrtRunner:
         try:
             results: list[Any] = self.session.run(None, dict(feeds))
         except Exception as error:  # onnxruntime's exceptions share no public base
-            raise GraphError(f"ONNX Runtime failed: {_reason(error)}", "The graph is not what its record says.") from error
+            raise GraphError(
+                f"ONNX Runtime failed: {_reason(error)}", "The graph is not what its record says."
+            ) from error
         return dict(zip(names, results, strict=True))
 
 

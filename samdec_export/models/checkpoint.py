@@ -125,7 +125,9 @@ def _recognise(source: _Source, wanted: ModelSpec | None) -> ModelSpec:
     by_encoder = [
         spec
         for spec in MODELS.values()
-        if spec.encoder and spec.encoder.key in source.tensors and tuple(source.tensors[spec.encoder.key].shape) == spec.encoder.shape
+        if spec.encoder
+        and spec.encoder.key in source.tensors
+        and tuple(source.tensors[spec.encoder.key].shape) == spec.encoder.shape
     ]
     if by_encoder:
         found = by_encoder[0]

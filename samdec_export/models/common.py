@@ -5,6 +5,8 @@ Module and parameter names are those of the published Segment Anything checkpoin
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -21,7 +23,7 @@ class MLP(nn.Module):
     def __init__(self, input_dim: int, hidden_dim: int, output_dim: int, num_layers: int) -> None:
         super().__init__()
         widths = [input_dim, *[hidden_dim] * (num_layers - 1), output_dim]
-        self.layers = nn.ModuleList(nn.Linear(n, m) for n, m in zip(widths, widths[1:], strict=False))
+        self.layers = nn.ModuleList(nn.Linear(n, m) for n, m in pairwise(widths))
 
     def forward(self, x: Tensor) -> Tensor:
         *hidden, last = self.layers
@@ -45,7 +47,10 @@ class MLPBlock(nn.Module):
 
 
 class LayerNorm2d(nn.Module):
-    """Normalise the channels of each pixel, (B, C, h, w) -> (B, C, h, w). Source: segment-anything `modeling/common.py`."""
+    """Normalise the channels of each pixel, (B, C, h, w) -> (B, C, h, w).
+
+    Source: segment-anything `modeling/common.py`.
+    """
 
     def __init__(self, num_channels: int, eps: float = 1e-6) -> None:
         super().__init__()

@@ -123,9 +123,7 @@ class MaskPromptsGraph(PromptsGraph):
             name="mask_input", dtype="float32", shape=(images, prompts, 1, *axes.mask_size), content="logits"
         )
         flag = TensorSpec(name="has_mask_input", dtype="float32", shape=(images, prompts), content="flag")
-        self.signature = Signature(
-            inputs=(*self.signature.inputs, mask, flag), outputs=self.signature.outputs
-        )
+        self.signature = Signature(inputs=(*self.signature.inputs, mask, flag), outputs=self.signature.outputs)
 
     def forward(  # type: ignore[override]  # the signature differs on purpose: two inputs more
         self,
@@ -279,7 +277,8 @@ def _to_original_size(masks: Tensor, orig_im_size: Tensor, height: int, width: i
     """
     padded = IMAGE_STRIDE * height, IMAGE_STRIDE * width
     masks = F.interpolate(masks, size=padded, mode="bilinear", align_corners=False)
-    scale = max(padded) / orig_im_size.max()
+    # The image fills the padded one along one side; on a square grid that is its longest side, as upstream says.
+    scale = torch.minimum(padded[0] / orig_im_size[0], padded[1] / orig_im_size[1])
     unpadded = (scale * orig_im_size + 0.5).floor().to(torch.int64)
     masks = masks[..., : _length(unpadded[0], padded[0]), : _length(unpadded[1], padded[1])]
     original = orig_im_size.to(torch.int64)

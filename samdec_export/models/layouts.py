@@ -42,7 +42,10 @@ SEGMENT_ANYTHING: Final = Layout(name="segment-anything")
 HUGGING_FACE: Final = Layout(
     name="huggingface",
     renames=(
-        (r"shared_image_embedding\.positional_embedding", "prompt_encoder.pe_layer.positional_encoding_gaussian_matrix"),
+        (
+            r"shared_image_embedding\.positional_embedding",
+            "prompt_encoder.pe_layer.positional_encoding_gaussian_matrix",
+        ),
         (r"prompt_encoder\.mask_embed\.conv1\.", "prompt_encoder.mask_downscaling.0."),
         (r"prompt_encoder\.mask_embed\.layer_norm1\.", "prompt_encoder.mask_downscaling.1."),
         (r"prompt_encoder\.mask_embed\.conv2\.", "prompt_encoder.mask_downscaling.3."),
@@ -54,9 +57,18 @@ HUGGING_FACE: Final = Layout(
         (r"mask_decoder\.upscale_conv1\.", "mask_decoder.output_upscaling.0."),
         (r"mask_decoder\.upscale_layer_norm\.", "mask_decoder.output_upscaling.1."),
         (r"mask_decoder\.upscale_conv2\.", "mask_decoder.output_upscaling.3."),
-        (r"mask_decoder\.(output_hypernetworks_mlps\.\d+|iou_prediction_head)\.proj_in\.", r"mask_decoder.\1.layers.0."),
-        (r"mask_decoder\.(output_hypernetworks_mlps\.\d+|iou_prediction_head)\.layers\.0\.", r"mask_decoder.\1.layers.1."),
-        (r"mask_decoder\.(output_hypernetworks_mlps\.\d+|iou_prediction_head)\.proj_out\.", r"mask_decoder.\1.layers.2."),
+        (
+            r"mask_decoder\.(output_hypernetworks_mlps\.\d+|iou_prediction_head)\.proj_in\.",
+            r"mask_decoder.\1.layers.0.",
+        ),
+        (
+            r"mask_decoder\.(output_hypernetworks_mlps\.\d+|iou_prediction_head)\.layers\.0\.",
+            r"mask_decoder.\1.layers.1.",
+        ),
+        (
+            r"mask_decoder\.(output_hypernetworks_mlps\.\d+|iou_prediction_head)\.proj_out\.",
+            r"mask_decoder.\1.layers.2.",
+        ),
         (r"vision_encoder\.patch_embed\.projection\.", "image_encoder.patch_embed.proj."),
         (r"vision_encoder\.", "image_encoder."),
     ),
@@ -68,7 +80,10 @@ LAYOUTS: Final = (SEGMENT_ANYTHING, HUGGING_FACE)
 RELATIVES: Final = (
     (r"(^|\.)sam_mask_decoder\.", "This looks like SAM 2, which is another architecture."),
     (r"(^|\.)sam_prompt_encoder\.", "This looks like SAM 2, which is another architecture."),
-    (r"(^|\.)(module|model|sam|_orig_mod)\.mask_decoder\.", "This looks like SAM behind a prefix: save the inner model."),
+    (
+        r"(^|\.)(module|model|sam|_orig_mod)\.mask_decoder\.",
+        "This looks like SAM behind a prefix: save the inner model.",
+    ),
     (r"^vision_encoder\.", "This looks like the image encoder of a Hugging Face SamModel: the decoder is needed."),
     (r"^image_encoder\.", "This looks like the image encoder of SAM: the decoder is needed too."),
 )

@@ -97,7 +97,8 @@ class MaskDecoder(nn.Module):
         iou_token_out = hs[:, 0]  # (B, C)
         mask_tokens_out = hs[:, 1 : 1 + self.num_mask_tokens]  # (B, M, C)
 
-        upscaled = self.output_upscaling(image_tokens.transpose(1, 2).reshape(src.shape))  # (B, C/8, 4h, 4w)
+        image = image_tokens.transpose(1, 2).unflatten(-1, src.shape[-2:])  # (B, C, h, w)
+        upscaled = self.output_upscaling(image)  # (B, C/8, 4h, 4w)
         hyper_in = torch.stack(
             [mlp(mask_tokens_out[:, index]) for index, mlp in enumerate(self.output_hypernetworks_mlps)], dim=1
         )  # (B, M, C/8)

@@ -6,6 +6,7 @@ Nothing in a file is run: PyTorch's unpickler is restricted to tensors. The kind
 from __future__ import annotations
 
 import pickle
+import warnings
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -26,6 +27,9 @@ FOLDER_FILES = ("model.safetensors", "pytorch_model.bin")
 
 WRAPPERS = ("model", "state_dict")
 """Keys under which trainers put the weights beside their own state."""
+
+PICKLE = b"\x80"
+"""How a pickle begins, and so a PyTorch file from before 2020."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,23 +87,19 @@ def _load_torch(file: Path, head: bytes) -> Any:
     if head.startswith(b"PK") and not is_archive:
         raise CheckpointError(f"{file} is truncated: the end of its archive is missing.", "Fetch or save it again.")
     try:
-        return torch.load(file, map_location="cpu", weights_only=True, mmap=is_archive)
-    except pickle.UnpicklingError as error:
-        if "Unsupported global" in str(error) or "WeightsUnpickler" in str(error):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about pickle protocols: the errors say what matters
+            return torch.load(file, map_location="cpu", weights_only=True, mmap=is_archive)
+    except Exception as error:  # torch.load raises anything from EOFError to UnicodeDecodeError on damaged input
+        if isinstance(error, pickle.UnpicklingError) and (is_archive or head.startswith(PICKLE)):
             raise CheckpointError(
                 f"{file} holds Python objects besides tensors; they were not loaded, and nothing in it was run.",
                 "Save the bare state dict instead: torch.save(model.state_dict(), ...).",
             ) from error
-        raise _unreadable(file, error) from error
-    except Exception as error:  # torch.load raises anything from EOFError to UnicodeDecodeError on damaged input
-        raise _unreadable(file, error) from error
-
-
-def _unreadable(file: Path, error: Exception) -> CheckpointError:
-    return CheckpointError(
-        f"{file} is not a checkpoint: neither a PyTorch archive nor safetensors ({_first_line(error)}).",
-        "Name a .pt, .pth or .safetensors file, or a Hugging Face folder.",
-    )
+        raise CheckpointError(
+            f"{file} is not a checkpoint: neither a PyTorch archive nor safetensors ({_first_line(error)}).",
+            "Name a .pt, .pth or .safetensors file, or a Hugging Face folder.",
+        ) from error
 
 
 def _unwrap(file: Path, content: Any) -> Mapping[str, Tensor]:

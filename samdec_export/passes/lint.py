@@ -34,7 +34,9 @@ def lint(path: Path, signature: Signature) -> None:
     model = load(path)
     findings = [finding for rule in RULES for finding in rule(model, signature)]
     if findings:
-        raise GraphError(f"{path.name} breaks {len(findings)} rules: {'; '.join(findings)}.", "This is a bug: report it.")
+        raise GraphError(
+            f"{path.name} breaks {len(findings)} rules: {'; '.join(findings)}.", "This is a bug: report it."
+        )
 
 
 def _is_valid(model: onnx.ModelProto, signature: Signature) -> Iterator[str]:

@@ -5,13 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Final
 
 import numpy as np
 
-from samdec_export.feeds import Case
 from samdec_export.runner import Array, Outputs
-from samdec_export.signature import TensorSpec
+from samdec_export.signature import Content, TensorSpec
 from samdec_export.validation.metrics import (
     MaskMetrics,
     TensorMetrics,
@@ -21,7 +20,10 @@ from samdec_export.validation.metrics import (
 )
 from samdec_export.validation.tolerances import Tolerance
 
-__all__ = ["CaseResult", "OutputMetrics", "Violation", "compare_case"]
+__all__ = ["CaseResult", "OutputMetrics", "Violation", "compare_case", "measure_tensor"]
+
+LEAST_SPAN: Final[dict[Content, float]] = {"scores": 1.0}
+"""A predicted IoU is a number between 0 and 1; the only one of a case may be near 0 and has no span of its own."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,8 +112,13 @@ def _malformed(spec: TensorSpec, shape: tuple[int, ...], array: Array) -> Iterat
         yield f"holds {int(np.count_nonzero(~np.isfinite(array)))} NaN or Inf"
 
 
+def measure_tensor(spec: TensorSpec, reference: Array, candidate: Array) -> TensorMetrics:
+    """The distances of one output, at the scale that its content has."""
+    return tensor_metrics(reference, candidate, least_span=LEAST_SPAN.get(spec.content, 0.0))
+
+
 def _measure(spec: TensorSpec, reference: Array, candidate: Array, tolerance: Tolerance) -> OutputMetrics:
-    tensor = tensor_metrics(reference, candidate)
+    tensor = measure_tensor(spec, reference, candidate)
     margin = tolerance.relative * tensor.span
     return OutputMetrics(
         name=spec.name,

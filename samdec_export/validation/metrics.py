@@ -25,7 +25,7 @@ BLOCK = 1 << 20
 class TensorMetrics:
     """How far a tensor is from its reference.
 
-    `span` is the reference's scale: max - min, or the largest magnitude where that is more. `relative` is
+    `span` is the reference's scale: max - min, or the largest magnitude, or `least_span`, whichever is most. `relative` is
     max_abs / span. `psnr` is 20 log10(span / rms error) in dB, infinite for equal tensors.
     """
 
@@ -50,7 +50,7 @@ class MaskMetrics:
     undecided: float
 
 
-def tensor_metrics(reference: Array, candidate: Array) -> TensorMetrics:
+def tensor_metrics(reference: Array, candidate: Array, least_span: float = 0.0) -> TensorMetrics:
     """Compare two tensors of one shape, finite and not empty."""
     max_abs, sum_abs, sum_square, dot, ref_square, cand_square = 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
     for ref, cand in _blocks(reference, candidate):
@@ -62,7 +62,7 @@ def tensor_metrics(reference: Array, candidate: Array) -> TensorMetrics:
         ref_square += float(ref @ ref)
         cand_square += float(cand @ cand)
     low, high = float(reference.min()), float(reference.max())
-    span = max(high - low, abs(low), abs(high))
+    span = max(high - low, abs(low), abs(high), least_span)
     rms = math.sqrt(sum_square / reference.size)
     norms = math.sqrt(ref_square * cand_square)
     return TensorMetrics(
@@ -81,11 +81,11 @@ def mask_metrics(reference: Array, candidate: Array, margin: float = 0.0) -> Mas
     Args:
         reference: The logits that are right.
         candidate: The logits to judge, of the same shape.
-        margin: A pixel whose reference logit is within this distance of the threshold has no side to be on.
+        margin: A pixel whose reference logit is nearer than this to the threshold has no side to be on.
     """
     ious, flipped, undecided = [], 0, 0
     for ref, cand in zip(_masks(reference), _masks(candidate), strict=True):
-        near = np.abs(ref - MASK_THRESHOLD) <= margin
+        near = np.abs(ref - MASK_THRESHOLD) < margin
         inside = ref > MASK_THRESHOLD
         guess = np.where(near, inside, cand > MASK_THRESHOLD)
         union = int(np.count_nonzero(inside | guess))

@@ -46,18 +46,37 @@ def print_report(result: ValidationResult, console: Console) -> None:
     limit = result.tolerance
     failed = sum(not case.passed for case in result.cases)
     table = Table(title=f"{result.candidate} against {result.reference}", title_justify="left")
-    for column in ("output", "cases", "max abs", "mean abs", "relative", "cosine", "PSNR dB", "mask IoU", "flipped", "best mask"):
+    for column in (
+        "output",
+        "cases",
+        "max abs",
+        "mean abs",
+        "relative",
+        "cosine",
+        "PSNR dB",
+        "mask IoU",
+        "flipped",
+        "best mask",
+    ):
         table.add_column(column, justify="left" if column == "output" else "right", no_wrap=True)
     for name in dict.fromkeys(output.name for case in result.cases for output in case.outputs):
         table.add_row(*_row(name, result.cases))
     table.add_section()
     table.add_row(
-        "allowed", "", "", "", f"{limit.relative:.1e}", "", "", f"{limit.iou:g}", f"{limit.flipped:.1e}", f"{limit.best_mask:g}"
+        "allowed",
+        "",
+        "",
+        "",
+        f"{limit.relative:.1e}",
+        "",
+        "",
+        f"{limit.iou:g}",
+        f"{limit.flipped:.1e}",
+        f"{limit.best_mask:g}",
     )
     console.print(table)
-    console.print(
-        f"{len(result.cases)} cases, {failed} failed. Eager fp32 is itself {result.floor:.1e} from fp64 ({result.floor_case})."
-    )
+    console.print(f"{len(result.cases)} cases, {failed} failed.")
+    console.print(f"Eager fp32 is itself {result.floor:.1e} from fp64 ({result.floor_case}).")
     for finding in result.findings:
         console.print(finding, style="red")
 
@@ -69,7 +88,9 @@ def failure_message(result: ValidationResult) -> str:
     if failed and result.worst:
         gravest = max(result.worst.violations, key=lambda violation: violation.severity)
         where = " ".join(part for part in (gravest.output, gravest.metric) if part)
-        reasons.append(f"{len(failed)} of {len(result.cases)} cases; worst {result.worst.case}: {where}: {gravest.detail}")
+        reasons.append(
+            f"{len(failed)} of {len(result.cases)} cases; worst {result.worst.case}: {where}: {gravest.detail}"
+        )
     return f"{result.candidate} does not equal {result.reference}: {'; '.join(reasons)}."
 
 

@@ -9,9 +9,8 @@ from samdec_export.errors import SamdecError, ValidationError
 from samdec_export.feeds import NamedFeeds, sizes_of
 from samdec_export.log import track
 from samdec_export.runner import Feeds, Runner
-from samdec_export.signature import Signature
-from samdec_export.validation.compare import CaseResult, Violation, compare_case
-from samdec_export.validation.metrics import tensor_metrics
+from samdec_export.signature import Signature, TensorSpec
+from samdec_export.validation.compare import CaseResult, Violation, compare_case, measure_tensor
 from samdec_export.validation.tolerances import FLOOR_FACTOR, Tolerance
 
 __all__ = ["ValidationResult", "validate"]
@@ -70,7 +69,7 @@ def validate(
     """
     if not cases:
         raise ValidationError("There is no case to compare.", "A validation that compares nothing proves nothing.")
-    floor = _distance(reference, exact, cases[0].make())
+    floor = _distance(reference, exact, signature.outputs, cases[0].make())
     applied = replace(tolerance, relative=max(tolerance.relative, FLOOR_FACTOR * floor))
     return ValidationResult(
         reference=reference.name,
@@ -101,10 +100,10 @@ def _run_case(
     return compare_case(case.name, signature.outputs, shapes, expected, actual, tolerance)
 
 
-def _distance(reference: Runner, exact: Runner, feeds: Feeds) -> float:
+def _distance(reference: Runner, exact: Runner, specs: tuple[TensorSpec, ...], feeds: Feeds) -> float:
     """The largest relative error of any output of `reference` against `exact`."""
     rounded, truth = reference.run(feeds), exact.run(feeds)
-    return max(tensor_metrics(truth[name], rounded[name]).relative for name in truth)
+    return max(measure_tensor(spec, truth[spec.name], rounded[spec.name]).relative for spec in specs)
 
 
 def _gravity(case: CaseResult) -> tuple[float, float]:

@@ -1,0 +1,57 @@
+from __future__ import annotations
+
+import functools
+import platform
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from samdec_export import pipeline
+from samdec_export.artifact import tool_versions
+from samdec_export.models.checkpoint import LoadedModel, load_model
+from samdec_export.options import GraphOptions
+
+GOLDEN = Path(__file__).parent / "golden"
+
+Arrays: TypeAlias = Mapping[str, NDArray[Any]]
+Export: TypeAlias = Callable[..., pipeline.Exported]
+
+torch.set_num_threads(1)  # the suite runs in two processes on two cores
+
+
+def pytest_report_header() -> str:
+    packages = ("torch", "onnx", "onnxscript", "onnxslim", "onnxruntime", "tensorrt", "tensorrt-rtx-cu13")
+    versions = tool_versions(*packages)
+    return f"Python {platform.python_version()}, " + ", ".join(f"{p} {versions.get(p, '-')}" for p in packages)
+
+
+@pytest.fixture(scope="session")
+def tiny() -> LoadedModel:
+    return load_model(None)
+
+
+@pytest.fixture(scope="session")
+def upstream_golden() -> Arrays:
+    return dict(np.load(GOLDEN / "segment_anything.npz"))
+
+
+@pytest.fixture(scope="session")
+def huggingface_golden() -> Arrays:
+    return dict(np.load(GOLDEN / "huggingface.npz"))
+
+
+@pytest.fixture(scope="session")
+def export(tmp_path_factory: pytest.TempPathFactory) -> Export:
+    """Export sam_tiny, each set of options once: an export takes seconds."""
+
+    @functools.cache
+    def cached(opset: int = 20, **options: Any) -> pipeline.Exported:
+        out = tmp_path_factory.mktemp("export")
+        return pipeline.export(None, options=GraphOptions(**options), opset=opset, out=out, sweep=None)
+
+    return cached

@@ -1,0 +1,221 @@
+"""The command line as a user meets it: exit codes, one line for an error, nothing left behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import onnx
+import pytest
+import torch
+from conftest import Export
+
+from samdec_export import __version__, cli
+from samdec_export.models.checkpoint import load_model
+
+COMMAND = [sys.executable, "-W", "error", "-m", "samdec_export"]
+
+
+def run(*words: str | Path, **options: Any) -> subprocess.CompletedProcess[str]:
+    """Run in a process of its own."""
+    return subprocess.run(
+        [*COMMAND, *map(str, words)], capture_output=True, text=True, check=False, timeout=300, **options
+    )
+
+
+def call(capsys: pytest.CaptureFixture[str], *words: str | Path) -> tuple[int, str, str]:
+    """Run in this process: exit code, stdout, stderr."""
+    with pytest.raises(SystemExit) as caught:
+        cli.main(["-q", *map(str, words)])
+    captured = capsys.readouterr()
+    code = caught.value.code
+    assert isinstance(code, int)
+    return code, captured.out, captured.err
+
+
+def is_one_clear_line(text: str) -> bool:
+    return text.startswith("samdec-export: ") and text.count("\n") == 1 and "Traceback" not in text
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> Path:
+    torch.save(load_model(None).decoder.state_dict(), tmp_path / "tiny.pt")
+    return tmp_path / "tiny.pt"
+
+
+def test_help_is_quick() -> None:
+    elapsed = []
+    for _ in range(3):
+        started = time.perf_counter()
+        assert "Segment Anything" in run("--help").stdout
+        elapsed.append(time.perf_counter() - started)
+    imported = run_python("import sys, samdec_export.cli; print(*sys.modules)")
+    assert not {"torch", "onnx", "numpy", "pydantic", "onnxruntime"} & set(imported.split())
+    assert min(elapsed) < 1.0, "0.2 s on an idle machine; a busy one may take longer"
+
+
+def run_python(code: str) -> str:
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert call(capsys, "--version")[:2] == (0, f"samdec-export {__version__}\n")
+
+
+def test_a_checkpoint_becomes_a_proven_file(tmp_path: Path, checkpoint: Path) -> None:
+    done = run("onnx", "--ckpt", checkpoint, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    files = {path.name for path in (tmp_path / "artifacts").iterdir()}
+    assert files == {"sam_tiny.decoder.onnx", "sam_tiny.decoder.onnx.json"}
+    assert "0 failed" in done.stdout
+    assert "Exporting sam_tiny decoder" in done.stderr
+    assert "traced" in done.stdout
+    again = run("validate", "artifacts/sam_tiny.decoder.onnx", "--ckpt", checkpoint, "--json", "r.json", cwd=tmp_path)
+    assert again.returncode == 0, again.stderr
+    report = json.loads((tmp_path / "r.json").read_text())
+    assert report["passed"]
+    assert len(report["cases"]) == 8
+    missing = run("validate", "artifacts/sam_tiny.decoder.onnx", cwd=tmp_path)
+    assert missing.returncode == 2
+    assert "was exported from tiny.pt: the reference needs it. Name the checkpoint with --ckpt." in missing.stderr
+
+
+def test_a_failed_validation_exits_7_and_says_how_to_replay(
+    export: Export, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = onnx.load(export().artifact.path)
+    model.graph.initializer[-1].raw_data = bytes(len(model.graph.initializer[-1].raw_data))
+    onnx.save(model, tmp_path / "broken.onnx")
+    code, out, err = call(capsys, "validate", tmp_path / "broken.onnx", "--sweep", "quick", "--json", "-")
+    assert code == 7
+    assert is_one_clear_line(err)
+    replay = err.strip().rpartition("Replay: samdec-export ")[2].split()
+    assert call(capsys, *replay)[0] == 7
+    assert json.loads(out)["replay"].endswith(" ".join(replay))
+
+
+def test_inspect_tells_inputs_axes_and_provenance(export: Export, capsys: pytest.CaptureFixture[str]) -> None:
+    path = export().artifact.path
+    code, out, _ = call(capsys, "inspect", path)
+    assert code == 0
+    for part in ("sparse_prompt_embeddings", "(batch, points, 32)", "batch 1..1..64", "MatMul", "seeded", "torch 2"):
+        assert part in out
+    found = json.loads(call(capsys, "inspect", path, "--json")[1])
+    assert found["record"]["model"] == "sam_tiny"
+    assert found["graph"]["opset"] == 20
+
+
+def test_models_and_doctor(capsys: pytest.CaptureFixture[str]) -> None:
+    rows = json.loads(call(capsys, "models", "--json")[1])
+    assert [row["name"] for row in rows] == ["sam_b", "sam_l", "sam_h", "mobile_sam", "sam_tiny"]
+    code, out, _ = call(capsys, "models")
+    assert code == 0
+    assert "vit_b" in out
+    code, out, _ = call(capsys, "doctor", "--json")
+    diagnosis = json.loads(out)
+    assert code == 0
+    assert diagnosis["healthy"]
+    assert diagnosis["engines"]["onnxruntime cpu"]
+    assert "torch" in call(capsys, "doctor")[1]
+
+
+BAD_USE = [
+    (["onnx", "--graph", "decode"], 2),
+    (["onnx", "--opset", "16"], 2),
+    (["onnx", "--mask-input"], 2),
+    (["onnx", "--model", "sam_bb"], 2),
+    (["onnx", "--model", "sam_b"], 3),
+    (["onnx", "--ckpt", "nowhere.pt"], 3),
+    (["validate", "nowhere.onnx"], 4),
+    (["validate", "README.txt"], 4),
+    (["validate", "."], 4),
+    (["inspect", "nowhere.onnx"], 4),
+    (["inspect", "empty.onnx"], 4),
+    (["inspect", "."], 4),
+    (["nonsense"], 2),
+    (["validate"], 2),
+    (["validate", "x.onnx", "--seed", "-1"], 2),
+]
+
+
+@pytest.mark.parametrize(("words", "code"), BAD_USE, ids=lambda value: " ".join(value) if isinstance(value, list) else "")
+def test_bad_use_ends_clearly(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], words: list[str], code: int
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "README.txt").write_text("not a model")
+    (tmp_path / "empty.onnx").touch()
+    found, out, err = call(capsys, *words)
+    assert found == code
+    assert not out
+    assert err.strip()
+    assert "Traceback" not in err
+    assert {path.name for path in tmp_path.iterdir()} == {"README.txt", "empty.onnx"}
+
+
+@pytest.mark.parametrize("out", ["file/sub", "/proc/nowhere"])
+def test_an_unwritable_folder_is_told_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], out: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").touch()
+    code, _, err = call(capsys, "onnx", "--out", out)
+    assert code == 2
+    assert is_one_clear_line(err)
+    assert "Cannot write to" in err
+
+
+def limit_file_size() -> None:
+    """What a full disk does: a write fails half-way."""
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+
+
+def test_a_failed_write_leaves_nothing(tmp_path: Path) -> None:
+    done = run("-q", "onnx", "--out", tmp_path / "out", preexec_fn=limit_file_size)
+    assert done.returncode == 4
+    assert is_one_clear_line(done.stderr)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(("kind", "delay"), [(signal.SIGINT, 0.5), (signal.SIGINT, 3), (signal.SIGTERM, 4)])
+def test_an_interrupted_export_leaves_the_old_file(tmp_path: Path, kind: signal.Signals, delay: float) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "sam_tiny.decoder.onnx").write_text("old")
+    process = subprocess.Popen(
+        [*COMMAND, "onnx", "--out", str(out)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    wait_for(lambda: any(path.name.startswith(".samdec-") for path in out.iterdir()))
+    time.sleep(delay)
+    process.send_signal(kind)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode in (130, -signal.SIGINT), "a shell shows both as 130"
+    assert "Traceback" not in err
+    assert [path.name for path in out.iterdir()] == ["sam_tiny.decoder.onnx"]
+    assert (out / "sam_tiny.decoder.onnx").read_text() == "old"
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_output_can_be_piped_away(export: Export) -> None:
+    path = export().artifact.path
+    done = subprocess.run(
+        f"{' '.join(COMMAND)} inspect {path} | head -1",
+        shell=True, capture_output=True, text=True, check=False, env=os.environ,
+    )  # fmt: skip
+    assert "Traceback" not in done.stderr
+    assert done.stdout.startswith(str(path))

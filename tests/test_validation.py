@@ -1,0 +1,272 @@
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from conftest import Export
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as npst
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+from samdec_export import pipeline
+from samdec_export.errors import GraphError, UsageError, ValidationError
+from samdec_export.feeds import NamedFeeds
+from samdec_export.runner import Feeds, Outputs
+from samdec_export.signature import Signature, TensorSpec
+from samdec_export.validation.compare import compare_case
+from samdec_export.validation.metrics import best_mask_agreement, mask_metrics, tensor_metrics
+from samdec_export.validation.tolerances import TOLERANCES
+from samdec_export.validation.validate import validate
+
+Damage = Callable[[onnx.ModelProto], None]
+
+
+def perturb_a_weight(model: onnx.ModelProto) -> None:
+    tensor = max(model.graph.initializer, key=lambda t: math.prod(t.dims))
+    array = numpy_helper.to_array(tensor).copy()
+    array *= 1.001
+    tensor.CopyFrom(numpy_helper.from_array(array, tensor.name))
+
+
+def rewire(model: onnx.ModelProto, output: str, op: str, extra: list[str], **attributes: object) -> None:
+    """Put one more node before an output."""
+    inner = f"{output}_before_{op}"
+    for node in model.graph.node:
+        for index, name in enumerate(node.output):
+            if name == output:
+                node.output[index] = inner
+        for index, name in enumerate(node.input):
+            if name == output:
+                node.input[index] = inner
+    model.graph.node.append(helper.make_node(op, [inner, *extra], [output], **attributes))
+
+
+def constant(model: onnx.ModelProto, name: str, value: NDArray[np.generic]) -> list[str]:
+    model.graph.initializer.append(numpy_helper.from_array(value, name))
+    return [name]
+
+
+def make_nan(model: onnx.ModelProto) -> None:
+    rewire(model, "masks", "Div", constant(model, "zero", np.zeros((), np.float32)))
+    rewire(model, "masks", "Mul", constant(model, "zero_again", np.zeros((), np.float32)))
+
+
+def swap_masks(model: onnx.ModelProto) -> None:
+    rewire(model, "masks", "Gather", constant(model, "order", np.array([1, 0, 2])), axis=1)
+
+
+def flip_signs_near_zero(model: onnx.ModelProto) -> None:
+    rewire(model, "masks", "Add", constant(model, "shift", np.array(1e-3, np.float32)))
+
+
+def drop_an_output(model: onnx.ModelProto) -> None:
+    del model.graph.output[1]
+
+
+def swap_the_outputs(model: onnx.ModelProto) -> None:
+    model.graph.output.reverse()
+
+
+def lose_precision(model: onnx.ModelProto) -> None:
+    rewire(model, "masks", "Cast", [], to=TensorProto.FLOAT16)
+    model.graph.output[0].type.tensor_type.elem_type = TensorProto.FLOAT16
+
+
+def crop(model: onnx.ModelProto) -> None:
+    extra = constant(model, "from", np.array([0])) + constant(model, "to", np.array([31]))
+    rewire(model, "masks", "Slice", extra + constant(model, "axis", np.array([3])))
+    model.graph.output[0].type.tensor_type.shape.dim[3].dim_value = 31
+
+
+BROKEN: dict[str, tuple[Damage, str]] = {
+    "perturbed weight": (perturb_a_weight, "relative error"),
+    "NaN": (make_nan, "holds .* NaN or Inf"),
+    "swapped masks": (swap_masks, "masks (relative error|mask IoU|flipped)"),
+    "shifted logits": (flip_signs_near_zero, "masks"),
+    "missing output": (drop_an_output, "outputs are .*'masks'.*not"),
+    "swapped outputs": (swap_the_outputs, "outputs are .*'iou_predictions', 'masks'"),
+    "another dtype": (lose_precision, "is float16, not float32"),
+    "another shape": (crop, r"has shape \(.*31\), not"),
+}
+
+
+@pytest.mark.parametrize("kind", BROKEN)
+def test_a_broken_model_fails(export: Export, tmp_path: Path, kind: str) -> None:
+    damage, message = BROKEN[kind]
+    model = onnx.load(export().artifact.path)
+    damage(model)
+    onnx.save(model, tmp_path / "broken.onnx")
+    validated = pipeline.validate(tmp_path / "broken.onnx", sweep="quick")
+    with pytest.raises(ValidationError, match=message) as caught:
+        validated.require()
+    assert f"validate {tmp_path / 'broken.onnx'} --seed 0 --sweep quick --case" in caught.value.advice
+    assert not validated.to_json()["passed"]
+
+
+def test_the_replayed_case_is_the_worst_one_again(export: Export, tmp_path: Path) -> None:
+    model = onnx.load(export().artifact.path)
+    perturb_a_weight(model)
+    onnx.save(model, tmp_path / "broken.onnx")
+    whole = pipeline.validate(tmp_path / "broken.onnx", sweep="quick").result
+    assert whole.worst is not None
+    again = pipeline.validate(tmp_path / "broken.onnx", sweep="quick", case=whole.worst.case).result
+    assert [case.case for case in again.cases] == [whole.worst.case]
+    assert again.cases[0].outputs[0].tensor.max_abs == pytest.approx(whole.worst.outputs[0].tensor.max_abs, rel=1e-3)
+
+
+def test_other_weights_fail_even_where_nothing_else_differs(export: Export, tmp_path: Path) -> None:
+    model = onnx.load(export().artifact.path)
+    for entry in model.metadata_props:
+        if entry.key.endswith("checkpoint"):
+            entry.value = entry.value.replace('"weights_sha256": "', '"weights_sha256": "00')
+    onnx.save(model, tmp_path / "other.onnx")
+    with pytest.raises(ValidationError, match="the weights of .* are not those that other.onnx was made from"):
+        pipeline.validate(tmp_path / "other.onnx", sweep="quick").require()
+
+
+def test_a_changed_file_beside_its_sidecar_is_refused(export: Export, tmp_path: Path) -> None:
+    artifact = export().artifact
+    (tmp_path / artifact.sidecar.name).write_bytes(artifact.sidecar.read_bytes())
+    model = onnx.load(artifact.path)
+    perturb_a_weight(model)
+    onnx.save(model, tmp_path / artifact.path.name)
+    with pytest.raises(GraphError, match="it was changed or replaced"):
+        pipeline.validate(tmp_path / artifact.path.name)
+
+
+def test_a_file_of_another_maker_cannot_be_validated(tmp_path: Path) -> None:
+    node = helper.make_node("Relu", ["x"], ["y"])
+    x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, [1]) for name in "xy")
+    onnx.save(helper.make_model(helper.make_graph([node], "g", [x], [y])), tmp_path / "foreign.onnx")
+    with pytest.raises(GraphError, match="carries no record"):
+        pipeline.validate(tmp_path / "foreign.onnx")
+    assert pipeline.inspect(tmp_path / "foreign.onnx").record is None
+
+
+def test_there_is_no_such_case(export: Export) -> None:
+    with pytest.raises(UsageError, match="There is no case 'batch=5'"):
+        pipeline.validate(export().artifact.path, case="batch=5")
+
+
+def test_recorded_feeds_replace_the_sweep(export: Export, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    shapes = {"image_embeddings": (1, 32, 8, 8), "image_pe": (1, 32, 8, 8)}
+    shapes |= {"sparse_prompt_embeddings": (2, 7, 32), "dense_prompt_embeddings": (2, 32, 8, 8)}
+    feeds = {name: rng.standard_normal(shape).astype(np.float32) for name, shape in shapes.items()}
+    np.savez(tmp_path / "clicks.npz", **feeds)  # type: ignore[arg-type]
+    validated = pipeline.validate(export().artifact.path, feeds=tmp_path / "clicks.npz")
+    assert [case.case for case in validated.result.cases] == ["clicks"]
+    assert validated.result.passed
+    assert "--feeds" in validated.replay
+
+
+class Constant:
+    """A runner that always answers the same."""
+
+    name = "constant"
+
+    def __init__(self, outputs: Outputs) -> None:
+        self.outputs = outputs
+
+    def run(self, feeds: Feeds) -> Outputs:
+        return self.outputs
+
+
+SPECS = (
+    TensorSpec(name="masks", dtype="float32", shape=(1, 2, 4, 4), content="masks"),
+    TensorSpec(name="iou", dtype="float32", shape=(1, 2), content="scores"),
+)
+MASKS = np.linspace(-8, 8, 32, dtype=np.float32).reshape(1, 2, 4, 4)
+SCORES = np.array([[0.25, 0.75]], np.float32)
+
+
+def result_of(masks: NDArray[np.float32], scores: NDArray[np.float32]) -> list[str]:
+    result = compare_case(
+        "c",
+        SPECS,
+        {"masks": (1, 2, 4, 4), "iou": (1, 2)},
+        {"masks": MASKS, "iou": SCORES},
+        {"masks": masks, "iou": scores},
+        TOLERANCES["fp32"],
+    )
+    return [violation.metric for violation in result.violations]
+
+
+def test_every_metric_can_fail_on_its_own() -> None:
+    assert result_of(MASKS, SCORES) == []
+    assert result_of(MASKS + np.float32(0.01), SCORES) == ["relative error"]
+    assert result_of(-MASKS, SCORES) == ["relative error", "mask IoU", "flipped pixels"]
+    assert result_of(MASKS, SCORES[:, ::-1]) == ["relative error", "best mask kept"]
+    assert result_of(MASKS[:, :, :3], SCORES) == ["structure"]
+    assert result_of(np.where(MASKS > 7, np.float32(np.inf), MASKS), SCORES) == ["structure"]
+
+
+def test_nothing_compared_is_a_failure() -> None:
+    runner = Constant({"masks": MASKS, "iou": SCORES})
+    with pytest.raises(ValidationError, match="no case to compare"):
+        validate(runner, runner, runner, Signature(inputs=(), outputs=SPECS), [], TOLERANCES["fp32"])
+    empty = compare_case("c", (), {}, {}, {}, TOLERANCES["fp32"])
+    assert not empty.passed
+
+
+def test_the_references_own_rounding_bounds_the_tolerance() -> None:
+    reference, exact = Constant({"masks": MASKS, "iou": SCORES}), Constant({"masks": MASKS * 1.01, "iou": SCORES})
+    signature = Signature(inputs=(), outputs=SPECS)
+    case = NamedFeeds("c", dict)
+    result = validate(reference, reference, exact, signature, [case], TOLERANCES["fp32"])
+    assert result.floor == pytest.approx(0.01 / 2 / 1.01, rel=1e-3)
+    assert result.tolerance.relative == pytest.approx(4 * result.floor)
+
+
+finite = npst.arrays(np.float32, (2, 3, 4), elements=st.floats(-1000, 1000, width=32))
+
+
+@settings(deadline=None)
+@given(finite, finite)
+def test_tensor_metrics_equal_their_closed_forms(reference: NDArray[np.float32], candidate: NDArray[np.float32]) -> None:
+    ref, cand = reference.astype(np.float64), candidate.astype(np.float64)
+    found = tensor_metrics(reference, candidate)
+    assert found.max_abs == np.abs(ref - cand).max()
+    assert found.mean_abs == pytest.approx(np.abs(ref - cand).mean(), rel=1e-12)
+    assert found.span == max(np.ptp(ref), np.abs(ref).max())
+    norms = np.linalg.norm(ref) * np.linalg.norm(cand)
+    if norms:
+        assert found.cosine == pytest.approx((ref * cand).sum() / norms, rel=1e-9, abs=1e-12)
+    rms = math.sqrt(((ref - cand) ** 2).mean())
+    if rms and found.span:
+        assert found.psnr == pytest.approx(20 * math.log10(found.span / rms), rel=1e-9, abs=1e-9)
+    assert (found.psnr == math.inf) == (rms == 0)
+
+
+@settings(deadline=None)
+@given(finite, finite)
+def test_mask_metrics_equal_their_definition(reference: NDArray[np.float32], candidate: NDArray[np.float32]) -> None:
+    found = mask_metrics(reference, candidate)
+    ious = []
+    for ref, cand in zip(reference > 0, candidate > 0, strict=True):
+        union = (ref | cand).sum()
+        ious.append((ref & cand).sum() / union if union else 1.0)
+    assert found.iou_min == min(ious)
+    assert found.iou_mean == pytest.approx(np.mean(ious))
+    assert found.flipped == pytest.approx(((reference > 0) != (candidate > 0)).mean())
+
+
+def test_a_pixel_within_the_margin_has_no_side() -> None:
+    reference, candidate = np.array([[1e-7, 1.0, -1.0, 2.0]]), np.array([[-1e-7, 1.0, -1.0, 2.0]])
+    assert mask_metrics(reference, candidate).flipped == 0.25
+    assert mask_metrics(reference, candidate, margin=1e-6).flipped == 0
+    assert mask_metrics(reference, candidate, margin=1e-6).undecided == 0.25
+    assert mask_metrics(reference, -candidate, margin=1e-6).flipped == 0.75
+
+
+def test_best_mask_ties_are_either() -> None:
+    reference = np.array([[0.5, 0.5000001, 0.1]])
+    assert best_mask_agreement(reference, np.array([[0.6, 0.5, 0.1]])) == 0
+    assert best_mask_agreement(reference, np.array([[0.6, 0.5, 0.1]]), margin=1e-5) == 1
+    assert best_mask_agreement(reference, np.array([[0.1, 0.2, 0.9]]), margin=1e-5) == 0
