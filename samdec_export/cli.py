@@ -125,10 +125,10 @@ def inspect(
 @app.command()
 def models(as_json: AsJson = False) -> None:
     """List the models that can be exported."""
-    from samdec_export import display
-    from samdec_export.models.registry import MODELS
+    from samdec_export import display, pipeline
 
-    _print([spec.to_json() for spec in MODELS.values()]) if as_json else display.models(MODELS.values())
+    specs = pipeline.models()
+    _print([spec.to_json() for spec in specs]) if as_json else display.models(specs)
 
 
 @app.command()

@@ -19,10 +19,11 @@ from samdec_export.signature import Signature
 if TYPE_CHECKING:
     from samdec_export.doctor import Diagnosis
     from samdec_export.models.checkpoint import LoadedModel
+    from samdec_export.models.registry import ModelSpec
     from samdec_export.passes.describe import GraphSummary
     from samdec_export.validation.validate import ValidationResult
 
-__all__ = ["Exported", "Inspected", "Validated", "diagnose", "export", "inspect", "validate"]
+__all__ = ["Exported", "Inspected", "Validated", "diagnose", "export", "inspect", "models", "validate"]
 
 EXPORT_TOOLS = ("samdec-export", "torch", "onnx", "onnxscript", "onnxslim")
 """Packages whose versions decide the bytes of an exported file."""
@@ -194,6 +195,13 @@ def inspect(path: Path) -> Inspected:
     except NoRecordError:
         record = None
     return Inspected(path=path, summary=summary, record=record)
+
+
+def models() -> list[ModelSpec]:
+    """The models that can be exported."""
+    from samdec_export.models.registry import MODELS
+
+    return list(MODELS.values())
 
 
 def diagnose() -> Diagnosis:

@@ -35,7 +35,7 @@ def main() -> None:
     folder = ROOT / "tests" / "golden"
     folder.mkdir(exist_ok=True)
     for name, arrays in (("segment_anything", segment_anything()), ("huggingface", huggingface())):
-        np.savez_compressed(folder / f"{name}.npz", **arrays)  # type: ignore[arg-type]  # numpy's stub lacks **arrays
+        np.savez_compressed(folder / f"{name}.npz", **arrays)
         print(f"{name}.npz: {len(arrays)} arrays, {(folder / f'{name}.npz').stat().st_size / 1e3:.0f} kB")
 
 
@@ -94,7 +94,7 @@ def segment_anything() -> dict[str, Any]:
 
 @torch.no_grad()
 def huggingface() -> dict[str, Any]:
-    """transformers' SamModel, all but its image encoder, with its weights under its own names."""
+    """A transformers SamModel, all but its image encoder, with its weights under its own names."""
     torch.manual_seed(3)
     model = SamModel(huggingface_config()).eval()
     for name, tensor in model.state_dict().items():

@@ -21,6 +21,12 @@ GOLDEN = Path(__file__).parent / "golden"
 Arrays: TypeAlias = Mapping[str, NDArray[Any]]
 Export: TypeAlias = Callable[..., pipeline.Exported]
 
+
+def assert_close(found: Any, expected: Any, atol: float) -> None:
+    """Every element within `atol`; same shape; NaN is never close."""
+    np.testing.assert_allclose(np.asarray(found), np.asarray(expected), rtol=0, atol=atol, equal_nan=False)
+
+
 torch.set_num_threads(1)  # the suite runs in two processes on two cores
 
 

@@ -19,9 +19,7 @@ from samdec_export.models.checkpoint import LoadedModel, load_model
 from samdec_export.models.registry import MODELS
 from samdec_export.models.sam import SamDecoder, seed_weights
 
-ENCODERS = {
-    name: {spec.encoder.key: torch.zeros(spec.encoder.shape)} for name, spec in MODELS.items() if spec.encoder
-}
+ENCODERS = {name: {spec.encoder.key: torch.zeros(spec.encoder.shape)} for name, spec in MODELS.items() if spec.encoder}
 
 
 def state(model: LoadedModel) -> dict[str, Tensor]:
@@ -68,7 +66,7 @@ def test_a_decoder_alone_needs_a_name(tmp_path: Path, full: dict[str, Tensor]) -
 
 def test_a_name_that_contradicts_the_checkpoint_is_refused(tmp_path: Path, full: dict[str, Tensor]) -> None:
     torch.save({**full, **ENCODERS["sam_h"]}, tmp_path / "c.pt")
-    with pytest.raises(CheckpointError, match="is sam_h .* not sam_b"):
+    with pytest.raises(CheckpointError, match=r"is sam_h .* not sam_b"):
         load_model(tmp_path / "c.pt", "sam_b")
 
 
@@ -204,7 +202,10 @@ DAMAGED: dict[str, tuple[Callable[[Path, dict[str, Tensor]], Any], str]] = {
     "text": (lambda path, tensors: path.write_text("hello\nworld\n"), "is not a checkpoint"),
     "list": (lambda path, tensors: torch.save([1, 2], path), "holds a list without tensors"),
     "bomb": (lambda path, tensors: torch.save({"model": Bomb(path.parent / "ran")}, path), "nothing in it was run"),
-    "raw bomb": (lambda path, tensors: path.write_bytes(pickle.dumps(Bomb(path.parent / "ran"))), "nothing in it was run"),
+    "raw bomb": (
+        lambda path, tensors: path.write_bytes(pickle.dumps(Bomb(path.parent / "ran"))),
+        "nothing in it was run",
+    ),
     "module": (lambda path, tensors: torch.save(torch.nn.Linear(2, 2), path), "nothing in it was run"),
 }
 

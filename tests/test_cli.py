@@ -146,7 +146,9 @@ BAD_USE = [
 ]
 
 
-@pytest.mark.parametrize(("words", "code"), BAD_USE, ids=lambda value: " ".join(value) if isinstance(value, list) else "")
+@pytest.mark.parametrize(
+    ("words", "code"), BAD_USE, ids=lambda value: " ".join(value) if isinstance(value, list) else ""
+)
 def test_bad_use_ends_clearly(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], words: list[str], code: int
 ) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from conftest import Arrays, Export
+from conftest import Arrays, Export, assert_close
 from onnx import TensorProto, helper, numpy_helper
 
 from samdec_export import pipeline
@@ -18,8 +18,6 @@ from samdec_export.models.checkpoint import LoadedModel
 from samdec_export.options import GraphOptions
 from samdec_export.passes.describe import describe
 from samdec_export.passes.lint import lint
-
-EXACT = {"rtol": 0, "atol": 5e-6}
 
 
 @pytest.mark.parametrize("size", [(150, 220), (333, 210)])
@@ -34,9 +32,9 @@ def test_one_meta_file_serves_every_aspect_ratio(
     outputs = OrtRunner(export(graph="meta").artifact.path).run(feeds)
     key = f"meta_all_{has_mask}_{size[0]}x{size[1]}"
     assert outputs["masks"].shape[-2:] == size
-    np.testing.assert_allclose(outputs["masks"][..., ::7, ::7], upstream_golden[f"{key}_masks"], rtol=0, atol=2e-5)
-    np.testing.assert_allclose(outputs["iou_predictions"], upstream_golden[f"{key}_iou"], **EXACT)
-    np.testing.assert_allclose(outputs["low_res_masks"], upstream_golden[f"{key}_low_res"], **EXACT)
+    assert_close(outputs["masks"][..., ::7, ::7], upstream_golden[f"{key}_masks"], atol=2e-5)
+    assert_close(outputs["iou_predictions"], upstream_golden[f"{key}_iou"], atol=5e-6)
+    assert_close(outputs["low_res_masks"], upstream_golden[f"{key}_low_res"], atol=5e-6)
 
 
 @pytest.mark.parametrize("masks", ["multi", "single"])
@@ -48,8 +46,8 @@ def test_the_decoder_file_is_segment_anythings_decoder(export: Export, upstream_
         "dense_prompt_embeddings": upstream_golden["dense"],
     }
     outputs = OrtRunner(export(masks=masks).artifact.path).run(feeds)
-    np.testing.assert_allclose(outputs["masks"], upstream_golden[f"{masks}_masks"], **EXACT)
-    np.testing.assert_allclose(outputs["iou_predictions"], upstream_golden[f"{masks}_iou"], **EXACT)
+    assert_close(outputs["masks"], upstream_golden[f"{masks}_masks"], atol=5e-6)
+    assert_close(outputs["iou_predictions"], upstream_golden[f"{masks}_iou"], atol=5e-6)
 
 
 VARIANTS = [
@@ -87,7 +85,10 @@ def test_file_and_sidecar_tell_the_same_story(export: Export, tiny: LoadedModel)
     assert sidecar["sha256"] == artifact.sha256
     assert record.checkpoint.weights_sha256 == tiny.checkpoint.weights_sha256
     assert {"torch", "onnx", "onnxslim", "samdec-export"} <= record.tools.keys()
-    assert list(artifact.path.parent.iterdir()) in ([artifact.path, artifact.sidecar], [artifact.sidecar, artifact.path])
+    assert list(artifact.path.parent.iterdir()) in (
+        [artifact.path, artifact.sidecar],
+        [artifact.sidecar, artifact.path],
+    )
 
 
 def test_a_file_that_lost_its_sidecar_still_validates(export: Export, tmp_path: Path) -> None:

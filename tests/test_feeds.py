@@ -119,5 +119,5 @@ def test_recorded_feeds_that_do_not_fit_are_refused(
 def test_a_file_that_is_no_npz_is_refused(tiny: LoadedModel, tmp_path: Path) -> None:
     (tmp_path / "f.npz").write_text("no arrays here")
     for name in ("f.npz", "missing.npz"):
-        with pytest.raises(UsageError, match="is not an .npz file"):
+        with pytest.raises(UsageError, match=r"is not an \.npz file"):
             read_feeds(tmp_path / name, signature_of(tiny))

@@ -1,18 +1,15 @@
 from __future__ import annotations
 
-import numpy as np
 import pytest
 import torch
-from conftest import Arrays
+import upstream
+from conftest import Arrays, assert_close
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import upstream
 from samdec_export.models.checkpoint import LoadedModel, load_model
 from samdec_export.models.graphs import build_graph
 from samdec_export.options import GraphOptions
-
-EXACT = {"rtol": 0, "atol": 2e-6}
 
 
 def tensors(golden: Arrays, *names: str) -> list[torch.Tensor]:
@@ -24,17 +21,17 @@ def test_mask_decoder_equals_segment_anything(tiny: LoadedModel, upstream_golden
     inputs = tensors(upstream_golden, "image_embeddings", "image_pe", "sparse", "dense")
     found = tiny.decoder.mask_decoder(*inputs, multimask_output=masks == "multi")
     for tensor, key in zip(found, ("masks", "iou"), strict=True):
-        np.testing.assert_allclose(tensor, upstream_golden[f"{masks}_{key}"], **EXACT)
+        assert_close(tensor, upstream_golden[f"{masks}_{key}"], atol=2e-6)
 
 
 def test_prompt_encoder_equals_segment_anything(tiny: LoadedModel, upstream_golden: Arrays) -> None:
     encoder = tiny.decoder.prompt_encoder
     coords, labels, mask = tensors(upstream_golden, "point_coords", "point_labels", "mask_input")
-    np.testing.assert_allclose(encoder.embed_points(coords, labels, 8, 8), upstream_golden["sparse"], **EXACT)
-    np.testing.assert_allclose(encoder.embed_masks(mask), upstream_golden["dense"], **EXACT)
-    np.testing.assert_allclose(encoder.dense_pe(8, 8), upstream_golden["image_pe"], **EXACT)
+    assert_close(encoder.embed_points(coords, labels, 8, 8), upstream_golden["sparse"], atol=2e-6)
+    assert_close(encoder.embed_masks(mask), upstream_golden["dense"], atol=2e-6)
+    assert_close(encoder.dense_pe(8, 8), upstream_golden["image_pe"], atol=2e-6)
     box, corners = torch.tensor([[[10.0, 20], [90, 70]]] * 3), torch.tensor([[2, 3]] * 3)
-    np.testing.assert_allclose(encoder.embed_points(box, corners, 8, 8), upstream_golden["boxes_sparse"], **EXACT)
+    assert_close(encoder.embed_points(box, corners, 8, 8), upstream_golden["boxes_sparse"], atol=2e-6)
 
 
 @pytest.mark.parametrize("size", [(150, 220), (333, 210)])
@@ -48,9 +45,9 @@ def test_meta_graph_equals_segment_anythings_wrapper(
     found = graph(*inputs, torch.tensor([float(has_mask)]), torch.tensor(size, dtype=torch.float32))
     key = f"meta_{masks}_{has_mask}_{size[0]}x{size[1]}"
     assert found[0].shape[-2:] == size
-    np.testing.assert_allclose(found[0][..., ::7, ::7], upstream_golden[f"{key}_masks"], rtol=0, atol=1e-5)
-    np.testing.assert_allclose(found[1], upstream_golden[f"{key}_iou"], **EXACT)
-    np.testing.assert_allclose(found[2], upstream_golden[f"{key}_low_res"], **EXACT)
+    assert_close(found[0][..., ::7, ::7], upstream_golden[f"{key}_masks"], atol=1e-5)
+    assert_close(found[1], upstream_golden[f"{key}_iou"], atol=2e-6)
+    assert_close(found[2], upstream_golden[f"{key}_low_res"], atol=2e-6)
 
 
 def test_prompts_graph_is_meta_for_each_image_and_prompt(tiny: LoadedModel, upstream_golden: Arrays) -> None:
@@ -65,8 +62,8 @@ def test_prompts_graph_is_meta_for_each_image_and_prompt(tiny: LoadedModel, upst
     )
     for prompt, has_mask in enumerate((0, 1, 0)):
         key = f"meta_all_{has_mask}_150x220"
-        np.testing.assert_allclose(masks[0, prompt], upstream_golden[f"{key}_low_res"][prompt], **EXACT)
-        np.testing.assert_allclose(iou[0, prompt], upstream_golden[f"{key}_iou"][prompt], **EXACT)
+        assert_close(masks[0, prompt], upstream_golden[f"{key}_low_res"][prompt], atol=2e-6)
+        assert_close(iou[0, prompt], upstream_golden[f"{key}_iou"][prompt], atol=2e-6)
     assert not torch.allclose(masks[0, 1], masks[1, 1]), "each image has its own masks"
 
 
@@ -107,4 +104,4 @@ def test_a_wrong_prompt_encoder_would_be_noticed(tiny: LoadedModel, upstream_gol
     }[change]
     found = tiny.decoder.prompt_encoder.embed_points(*broken, 8, 8)
     with pytest.raises(AssertionError):
-        np.testing.assert_allclose(found, upstream_golden["sparse"], **EXACT)
+        assert_close(found, upstream_golden["sparse"], atol=2e-6)

@@ -34,7 +34,7 @@ def perturb_a_weight(model: onnx.ModelProto) -> None:
     tensor.CopyFrom(numpy_helper.from_array(array, tensor.name))
 
 
-def rewire(model: onnx.ModelProto, output: str, op: str, extra: list[str], **attributes: object) -> None:
+def rewire(model: onnx.ModelProto, output: str, op: str, extra: list[str], **attributes: int) -> None:
     """Put one more node before an output."""
     inner = f"{output}_before_{op}"
     for node in model.graph.node:
@@ -44,7 +44,7 @@ def rewire(model: onnx.ModelProto, output: str, op: str, extra: list[str], **att
         for index, name in enumerate(node.input):
             if name == output:
                 node.input[index] = inner
-    model.graph.node.append(helper.make_node(op, [inner, *extra], [output], **attributes))
+    model.graph.node.append(helper.make_node(op, [inner, *extra], [output], **attributes))  # type: ignore[arg-type]  # its stub knows no attributes
 
 
 def constant(model: onnx.ModelProto, name: str, value: NDArray[np.generic]) -> list[str]:
@@ -126,7 +126,7 @@ def test_other_weights_fail_even_where_nothing_else_differs(export: Export, tmp_
         if entry.key.endswith("checkpoint"):
             entry.value = entry.value.replace('"weights_sha256": "', '"weights_sha256": "00')
     onnx.save(model, tmp_path / "other.onnx")
-    with pytest.raises(ValidationError, match="the weights of .* are not those that other.onnx was made from"):
+    with pytest.raises(ValidationError, match=r"the weights of .* are not those that other\.onnx was made from"):
         pipeline.validate(tmp_path / "other.onnx", sweep="quick").require()
 
 
@@ -156,7 +156,7 @@ def test_there_is_no_such_case(export: Export) -> None:
 
 def test_recorded_feeds_replace_the_sweep(export: Export, tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
-    shapes = {"image_embeddings": (1, 32, 8, 8), "image_pe": (1, 32, 8, 8)}
+    shapes: dict[str, tuple[int, ...]] = {"image_embeddings": (1, 32, 8, 8), "image_pe": (1, 32, 8, 8)}
     shapes |= {"sparse_prompt_embeddings": (2, 7, 32), "dense_prompt_embeddings": (2, 32, 8, 8)}
     feeds = {name: rng.standard_normal(shape).astype(np.float32) for name, shape in shapes.items()}
     np.savez(tmp_path / "clicks.npz", **feeds)  # type: ignore[arg-type]
@@ -229,7 +229,9 @@ finite = npst.arrays(np.float32, (2, 3, 4), elements=st.floats(-1000, 1000, widt
 
 @settings(deadline=None)
 @given(finite, finite)
-def test_tensor_metrics_equal_their_closed_forms(reference: NDArray[np.float32], candidate: NDArray[np.float32]) -> None:
+def test_tensor_metrics_equal_their_closed_forms(
+    reference: NDArray[np.float32], candidate: NDArray[np.float32]
+) -> None:
     ref, cand = reference.astype(np.float64), candidate.astype(np.float64)
     found = tensor_metrics(reference, candidate)
     assert found.max_abs == np.abs(ref - cand).max()

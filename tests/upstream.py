@@ -50,7 +50,7 @@ def build_sam(encoder: str, seed: int = 0) -> Any:
         out_chans=256,
         **sizes,
     )
-    return modeling.Sam(image_encoder=image_encoder, **_decoder_parts()).eval()
+    return modeling.Sam(image_encoder=image_encoder, **_decoder_parts()).eval().requires_grad_(False)
 
 
 def build_tiny(grid: int = 8, channels: int = 32, heads: int = 4, mlp_dim: int = 64) -> tuple[Any, Any]:

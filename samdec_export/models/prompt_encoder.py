@@ -91,8 +91,9 @@ class PromptEncoder(nn.Module):
         encoding = torch.where(label == PADDING_LABEL, torch.zeros_like(encoding), encoding)
         # A matmul with the 0/1 indicator adds exactly one row: exact, and free of OneHot and of scatters.
         codes = torch.arange(PADDING_LABEL, len(self.point_embeddings), device=labels.device).to(labels.dtype)  # (5,)
-        rows = [self.not_a_point_embed.weight, *(embedding.weight for embedding in self.point_embeddings)]
-        return encoding + (label == codes).to(coords.dtype) @ torch.cat(rows)  # (..., N, 5) @ (5, C)
+        embeddings = [self.not_a_point_embed, *self.point_embeddings]
+        rows = torch.cat([embedding.get_parameter("weight") for embedding in embeddings])  # (5, C)
+        return encoding + (label == codes).to(coords.dtype) @ rows
 
     def embed_masks(self, masks: Tensor) -> Tensor:
         """Embed mask logits (B, 1, 4h, 4w) as (B, C, h, w)."""

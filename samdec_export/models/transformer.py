@@ -46,7 +46,8 @@ class Attention(nn.Module):
         return out
 
     def _separate_heads(self, x: Tensor) -> Tensor:
-        return x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)  # (B, N, H*d) -> (B, H, N, d)
+        heads: Tensor = x.unflatten(-1, (self.num_heads, -1))  # (B, N, H*d) -> (B, N, H, d)
+        return heads.transpose(1, 2)  # (B, H, N, d)
 
 
 class TwoWayAttentionBlock(nn.Module):

@@ -25,8 +25,8 @@ BLOCK = 1 << 20
 class TensorMetrics:
     """How far a tensor is from its reference.
 
-    `span` is the reference's scale: max - min, or the largest magnitude, or `least_span`, whichever is most. `relative` is
-    max_abs / span. `psnr` is 20 log10(span / rms error) in dB, infinite for equal tensors.
+    `span` is the reference's scale: max - min, or the largest magnitude, or `least_span`, whichever is most.
+    `relative` is max_abs / span. `psnr` is 20 log10(span / rms error) in dB, infinite for equal tensors.
     """
 
     max_abs: float

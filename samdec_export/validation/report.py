@@ -25,7 +25,7 @@ def to_json(result: ValidationResult, replay: str) -> dict[str, Any]:
         replay: The command that runs the worst case again.
     """
     worst = result.worst
-    return _finite(
+    report: dict[str, Any] = _finite(
         {
             "schema_version": SCHEMA_VERSION,
             "passed": result.passed,
@@ -39,6 +39,7 @@ def to_json(result: ValidationResult, replay: str) -> dict[str, Any]:
             "cases": [{**asdict(case), "passed": case.passed} for case in result.cases],
         }
     )
+    return report
 
 
 def print_report(result: ValidationResult, console: Console) -> None:

@@ -1,0 +1,119 @@
+"""The rules that keep the layout: who may import whom, how large things may grow."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).resolve().parent.parent / "samdec_export"
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+CONTRACTS = set("__init__ artifact errors feeds files interrupts log options precision runner signature".split())
+STAGES = {"models", "export", "passes", "backends", "validation", "doctor"}
+TOP = {"pipeline", "display", "cli", "__main__"}
+
+ALLOWED = {
+    "torch": ("models/", "export.py", "backends/eager.py"),
+    "safetensors": ("models/tensor_files.py",),
+    "onnx": ("export.py", "passes/"),
+    "onnxslim": ("passes/simplify.py",),
+    "onnxscript": ("passes/simplify.py",),
+    "google": ("passes/describe.py",),
+    "onnxruntime": ("backends/ort.py",),
+    "typer": ("cli.py",),
+    "rich": ("cli.py", "display.py", "log.py", "validation/report.py"),
+    "numpy": ("feeds.py", "backends/", "validation/", "models/sam.py"),
+}
+"""Each third-party package and where it may be imported; typing of arrays through numpy.typing is free."""
+
+LONGEST_FILE = 330
+LONGEST_FUNCTION = 45
+
+
+def name_of(path: Path) -> str:
+    return path.relative_to(PACKAGE).as_posix()
+
+
+def stage_of(path: Path) -> str:
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imports(path: Path) -> Iterator[str]:
+    """Every module that a file imports, outside of TYPE_CHECKING blocks."""
+    tree = ast.parse(path.read_text())
+    typing_only = {
+        id(inner)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
+        for inner in ast.walk(node)
+    }
+    for node in ast.walk(tree):
+        if id(node) in typing_only:
+            continue
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "imports are absolute"
+            module = node.module or ""
+            yield from (f"{module}.{alias.name}" for alias in node.names) if module == "samdec_export" else [module]
+
+
+def own_imports(path: Path) -> set[str]:
+    return {module.split(".")[1] for module in imports(path) if module.startswith("samdec_export.")}
+
+
+def test_every_file_has_its_layer() -> None:
+    assert {stage_of(path) for path in FILES} <= CONTRACTS | STAGES | TOP
+
+
+@pytest.mark.parametrize("path", FILES, ids=name_of)
+def test_imports_go_down_and_never_across(path: Path) -> None:
+    layer, found = stage_of(path), own_imports(path)
+    if layer in CONTRACTS:
+        assert found <= CONTRACTS | {"__version__"}
+    elif layer in STAGES:
+        assert found <= CONTRACTS | {layer}
+    elif layer == "pipeline":
+        assert found <= CONTRACTS | STAGES
+    elif layer == "cli":
+        assert found <= CONTRACTS | {"__version__", "pipeline", "display"}
+    elif layer == "display":
+        assert found <= CONTRACTS | {"validation"}
+
+
+@pytest.mark.parametrize("path", FILES, ids=name_of)
+def test_third_parties_are_imported_in_their_places(path: Path) -> None:
+    for module in imports(path):
+        package = module.split(".")[0]
+        if module != "numpy.typing" and package in ALLOWED:
+            assert name_of(path).startswith(ALLOWED[package]), f"{module} may not be imported here"
+
+
+def test_the_rules_can_be_broken(tmp_path: Path) -> None:
+    bad = tmp_path / "bad.py"
+    bad.write_text("def f():\n    import torch.nn\n    from samdec_export import pipeline\n")
+    assert list(imports(bad)) == ["torch.nn", "samdec_export.pipeline"]
+
+
+@pytest.mark.parametrize("path", FILES, ids=name_of)
+def test_files_and_functions_stay_small(path: Path) -> None:
+    text = path.read_text()
+    assert len(text.splitlines()) <= LONGEST_FILE
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef):
+            documented = ast.get_docstring(node) is not None
+            first = node.body[1] if documented and len(node.body) > 1 else node.body[0]
+            length = (node.end_lineno or 0) - first.lineno + 1
+            assert length <= LONGEST_FUNCTION, f"{node.name} has {length} lines"
+
+
+@pytest.mark.parametrize("path", FILES, ids=name_of)
+def test_modules_say_what_they_offer(path: Path) -> None:
+    tree = ast.parse(path.read_text())
+    assert ast.get_docstring(tree)
+    if path.name in ("__init__.py", "__main__.py"):
+        return
+    assert any(isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__" for node in tree.body)
