@@ -1,0 +1,86 @@
+"""The README's commands run, and its tables are what the code says."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from samdec_export import errors
+from samdec_export.models.registry import MODELS
+from samdec_export.models.sam import SamDecoder, seed_weights
+from samdec_export.options import GRAPHS, MASKS
+from samdec_export.validation.tolerances import TOLERANCES
+
+ROOT = Path(__file__).resolve().parent.parent
+README = (ROOT / "README.md").read_text()
+COMMANDS = re.findall(r"^\$ samdec-export (.*)$", README, re.MULTILINE)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a ViT-B checkpoint: a real decoder, and of the image encoder what tells it."""
+    spec = MODELS["sam_b"]
+    model = SamDecoder(spec.architecture)
+    with torch.no_grad():
+        seed_weights(model, 1)
+    assert spec.encoder is not None
+    folder = tmp_path_factory.mktemp("readme")
+    torch.save({**model.state_dict(), spec.encoder.key: torch.zeros(spec.encoder.shape)}, folder / "sam_b.pt")
+    return folder
+
+
+def test_the_readme_has_commands() -> None:
+    assert len(COMMANDS) >= 4
+    assert COMMANDS[0] == "onnx --ckpt sam_b.pt"
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_readme_command(folder: Path, command: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "samdec_export", *shlex.split(command)],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_first_screen_names_the_two_scripts() -> None:
+    assert re.findall(r"^    scripts/(\w+)", README, re.MULTILINE) == ["demo", "test"]
+
+
+def test_every_choice_is_documented() -> None:
+    architecture = (ROOT / "docs" / "architecture.md").read_text()
+    assert all(f"`{graph}`" in README and f"`{graph}`" in architecture for graph in GRAPHS)
+    assert f"`--masks {'|'.join(MASKS)}`" in README
+
+
+def test_every_exit_code_is_documented() -> None:
+    codes = {
+        error.exit_code
+        for error in vars(errors).values()
+        if isinstance(error, type) and issubclass(error, errors.SamdecError) and error is not errors.SamdecError
+    }
+    table = {int(code) for code in re.findall(r"^\| (\d+) \|", README, re.MULTILINE)}
+    assert table == codes | {0, 130}
+
+
+def test_the_tolerance_table_is_the_code() -> None:
+    numerics = (ROOT / "docs" / "numerics.md").read_text()
+    for precision, limit in TOLERANCES.items():
+        row = f"| {precision} | {limit.relative:.0e} | {limit.iou:g} | {limit.flipped:.0e} | {limit.best_mask:g} |"
+        assert row.replace("e-0", "e-") in numerics
+
+
+@pytest.mark.parametrize("path", [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")], ids=lambda path: path.name)
+def test_links_lead_somewhere(path: Path) -> None:
+    for target in re.findall(r"\]\(([^)#]+)", path.read_text()):
+        if not target.startswith("http"):
+            assert (path.parent / target).exists(), target
