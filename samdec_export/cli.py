@@ -112,6 +112,35 @@ def validate(
 
 
 @app.command()
+def bench(
+    artifacts: Annotated[
+        list[str],
+        typer.Argument(
+            help="Exported files; FILE@eager and FILE@compile time their PyTorch module.", show_default=False
+        ),
+    ],
+    ckpt: Checkpoint = None,
+    prompts: Annotated[str, typer.Option(help="Prompts per image.")] = "1,8,64",
+    points: Annotated[str, typer.Option(help="Points per prompt.")] = "2,10",
+    images: Annotated[str, typer.Option(help="Images per run.")] = "1",
+    threads: Annotated[int, typer.Option(min=1, help="Threads of each candidate.")] = 2,
+    repeats: Annotated[int, typer.Option(min=1, help="Rounds to time.")] = 7,
+    plot: Annotated[Path | None, typer.Option(help="Draw cost against prompts (.png).", show_default=False)] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Time exported files side by side: one process each, interleaved, beside the speed of a plain matrix product."""
+    from samdec_export import bench as flow
+    from samdec_export import display
+
+    entries = [flow.parse_entry(text, ckpt) for text in artifacts]
+    workloads = flow.parse_workloads(images, prompts, points)
+    done = flow.bench(entries, workloads, threads=threads, repeats=repeats)
+    _print(done.to_json()) if as_json else display.benchmarked(done)
+    if plot:
+        flow.draw(done, plot)
+
+
+@app.command()
 def inspect(
     artifact: Annotated[Path, typer.Argument(help="ONNX file.", show_default=False)], as_json: AsJson = False
 ) -> None:

@@ -11,12 +11,13 @@ from rich.table import Table
 from samdec_export.validation.report import print_report
 
 if TYPE_CHECKING:
+    from samdec_export.bench import Benchmarked
     from samdec_export.doctor import Diagnosis
     from samdec_export.models.registry import ModelSpec
     from samdec_export.passes.describe import GraphSummary, TensorSummary
     from samdec_export.pipeline import Exported, Inspected, Validated
 
-__all__ = ["diagnosed", "exported", "inspected", "models", "validated"]
+__all__ = ["benchmarked", "diagnosed", "exported", "inspected", "models", "validated"]
 
 PLAIN_WIDTH = 120
 """Columns of output that does not go to a terminal."""
@@ -63,6 +64,40 @@ def inspected(found: Inspected) -> None:
     console.print(f"Checkpoint: {made_of} ({source.layout})")
     console.print(f"Decoder weights: sha256 {source.weights_sha256}")
     console.print("Made with: " + ", ".join(f"{tool} {version}" for tool, version in record.tools.items()))
+
+
+def benchmarked(done: Benchmarked) -> None:
+    """A row for each candidate and workload; ratios are to the first candidate."""
+    console = _console()
+    table = Table("candidate", "images x prompts x points")
+    for column in ("ms a run", "quartiles", "ms a prompt", "x first", "Gflop", "Gflop/s", "of matmul", "peak GB"):
+        table.add_column(column, justify="right")
+    first = {item.workload: item.median for item in reversed(done.measurements) if item.seconds}
+    for item in done.measurements:
+        load = item.workload
+        head = (item.candidate, f"{load.images} x {load.prompts} x {load.points}")
+        if not item.seconds:
+            table.add_row(*head, item.unsupported)
+            continue
+        cost = done.costs.get((item.candidate, load))
+        speed = cost.flops / item.median if cost else 0.0
+        table.add_row(
+            *head,
+            f"{1e3 * item.median:.1f}",
+            "-".join(f"{1e3 * end:.1f}" for end in item.spread),
+            f"{1e3 * item.per_prompt:.2f}",
+            f"{first[load] / item.median:.2f}",
+            *(
+                (f"{cost.flops / 1e9:.2f}", f"{speed / 1e9:.0f}", f"{speed / done.peak_flops:.0%}")
+                if cost
+                else ("", "", "")
+            ),
+            f"{item.peak_bytes / 1e9:.2f}",
+        )
+    console.print(table)
+    console.print(
+        f"{done.threads} threads; a plain matrix product in the same run: {done.peak_flops / 1e9:.0f} Gflop/s."
+    )
 
 
 def models(specs: Iterable[ModelSpec]) -> None:

@@ -7,14 +7,27 @@ from typing import Literal, TypeAlias, get_args
 
 from samdec_export.errors import UsageError
 
-__all__ = ["DEFAULT_OPSET", "GRAPHS", "MASKS", "OPSETS", "GraphName", "GraphOptions", "MasksMode", "SweepName"]
+__all__ = [
+    "BENCH_RUNNERS",
+    "DEFAULT_OPSET",
+    "GRAPHS",
+    "MASKS",
+    "OPSETS",
+    "BenchRunner",
+    "GraphName",
+    "GraphOptions",
+    "MasksMode",
+    "SweepName",
+]
 
 GraphName: TypeAlias = Literal["decoder", "prompts", "meta"]
 MasksMode: TypeAlias = Literal["multi", "single", "all", "best"]
 SweepName: TypeAlias = Literal["quick", "full"]
+BenchRunner: TypeAlias = Literal["ort", "eager", "compile"]
 
 GRAPHS: tuple[GraphName, ...] = get_args(GraphName)
 MASKS: tuple[MasksMode, ...] = get_args(MasksMode)
+BENCH_RUNNERS: tuple[BenchRunner, ...] = get_args(BenchRunner)
 OPSETS: tuple[int, ...] = (17, 18, 19, 20)
 DEFAULT_OPSET = 20
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from samdec_export.passes.describe import GraphSummary
     from samdec_export.validation.validate import ValidationResult
 
-__all__ = ["Exported", "Inspected", "Validated", "diagnose", "export", "inspect", "models", "validate"]
+__all__ = ["Exported", "Inspected", "Validated", "diagnose", "export", "inspect", "models", "open_artifact", "validate"]
 
 EXPORT_TOOLS = ("samdec-export", "torch", "onnx", "onnxscript", "onnxslim")
 """Packages whose versions decide the bytes of an exported file."""
@@ -167,7 +167,7 @@ def validate(
     with interrupts.deferred():
         from samdec_export.models.checkpoint import load_model
 
-    artifact = _open(path)
+    artifact = open_artifact(path)
     record = artifact.record
     if checkpoint is None and record.checkpoint.file is not None:
         raise UsageError(
@@ -191,7 +191,7 @@ def inspect(path: Path) -> Inspected:
 
     summary = describe(path)
     try:
-        record = _open(path).record
+        record = open_artifact(path).record
     except NoRecordError:
         record = None
     return Inspected(path=path, summary=summary, record=record)
@@ -230,8 +230,13 @@ def _record(loaded: LoadedModel, options: GraphOptions, opset: int, signature: S
     )
 
 
-def _open(path: Path) -> Artifact:
-    """The artifact at `path`: its record from the file itself, checked against the sidecar if there is one."""
+def open_artifact(path: Path) -> Artifact:
+    """The artifact at `path`: its record from the file itself, checked against the sidecar if there is one.
+
+    Raises:
+        NoRecordError: samdec-export did not write it.
+        GraphError: It cannot be read, or its sidecar is of another file.
+    """
     from samdec_export.passes.describe import describe
 
     record = Record.from_metadata(describe(path).metadata, path)

@@ -25,12 +25,19 @@ class EagerRunner:
         graph: A module whose forward takes and returns what `signature` lists.
         signature: Names, dtypes and axes.
         exact: Compute in float64, to measure the reference's own rounding.
+        whole: Run every case at once; the default runs independent axes in parts, to need little memory.
     """
 
-    def __init__(self, graph: nn.Module, signature: Signature, exact: bool = False) -> None:
+    def __init__(self, graph: nn.Module, signature: Signature, *, exact: bool = False, whole: bool = False) -> None:
         self.graph = copy.deepcopy(graph).double() if exact else graph
         self.signature = signature
         self.dtype = torch.float64 if exact else torch.float32
+        self.whole = whole
+
+    @classmethod
+    def compiled(cls, graph: nn.Module, signature: Signature) -> EagerRunner:
+        """The same through torch.compile, each shape compiled for itself: for benchmarks."""
+        return cls(torch.compile(graph, dynamic=False), signature, whole=True)  # type: ignore[arg-type]  # a Module
 
     @property
     def name(self) -> str:
@@ -39,7 +46,7 @@ class EagerRunner:
 
     def run(self, feeds: Feeds) -> Outputs:
         """The outputs by name; independent axes are run in parts, which changes no result's meaning."""
-        independent = [dim for dim in self.signature.dims if dim.independent]
+        independent = [] if self.whole else [dim for dim in self.signature.dims if dim.independent]
         return self._run_parts(feeds, independent)
 
     def _run_parts(self, feeds: Feeds, dims: list[Dim]) -> Outputs:

@@ -22,18 +22,24 @@ class OrtRunner:
     Args:
         path: The file.
         provider: Where to run it.
+        threads: Threads within an operator; None for ONNX Runtime's own choice.
+        arena: Keep freed memory for the next run, as ONNX Runtime does by default. It pays where shapes repeat; where
+            every run has another shape it only keeps the largest.
 
     Raises:
         DependencyError: ONNX Runtime is not installed, or the provider cannot be had on this machine.
         GraphError: ONNX Runtime refuses the file.
     """
 
-    def __init__(self, path: Path, provider: Provider = "cpu") -> None:
+    def __init__(
+        self, path: Path, provider: Provider = "cpu", *, threads: int | None = None, arena: bool = False
+    ) -> None:
         ort = _import()
         options = ort.SessionOptions()
         options.log_severity_level = ERRORS_ONLY
-        options.enable_cpu_mem_arena = False  # shapes change with every case: an arena would only keep the largest
-        options.enable_mem_pattern = False
+        options.enable_cpu_mem_arena = options.enable_mem_pattern = arena
+        if threads is not None:
+            options.intra_op_num_threads = threads
         wanted = PROVIDERS[provider]
         if wanted not in ort.get_available_providers():
             raise _unavailable(provider)

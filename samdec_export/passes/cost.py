@@ -1,0 +1,131 @@
+"""What one run of a graph costs: floating-point operations of its matrix products, and bytes moved."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxslim
+from onnx import numpy_helper
+
+from samdec_export.errors import GraphError
+from samdec_export.passes.describe import load
+
+__all__ = ["Cost", "Shape", "count_cost", "write_matmul"]
+
+Shape = tuple[int, ...]
+
+VIEWS = frozenset({"Reshape", "Squeeze", "Unsqueeze", "Flatten", "Identity", "Shape"})
+"""Operators that need not move what they are given."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cost:
+    """One run. `flops` counts a multiply-add as two, in MatMul, Gemm, Conv and ConvTranspose.
+
+    `bytes` adds up what every operator reads and writes, weights once: what a machine without fusion and without a
+    cache would move.
+    """
+
+    flops: int
+    bytes: int
+
+
+def count_cost(path: Path, inputs: Mapping[str, Shape]) -> Cost:
+    """Count a graph at one set of input shapes.
+
+    Args:
+        path: An ONNX file.
+        inputs: The shape of each input.
+
+    Raises:
+        GraphError: It cannot be read, or its shapes do not follow from those of its inputs.
+    """
+    model = load(path)
+    for value in model.graph.input:
+        for axis, size in zip(value.type.tensor_type.shape.dim, inputs[value.name], strict=True):
+            axis.dim_value = size
+    for value in model.graph.output:
+        value.type.tensor_type.ClearField("shape")
+    fixed = onnx.shape_inference.infer_shapes(onnxslim.slim(model), data_prop=True)
+    sizes = _Sizes.of(fixed)
+    computing = [node for node in fixed.graph.node if node.op_type != "Constant"]
+    return Cost(
+        flops=sum(_flops(node, sizes.shapes) for node in computing),
+        bytes=sum(
+            sizes.bytes_of(name)
+            for node in computing
+            if node.op_type not in VIEWS
+            for name in (*node.input, *node.output)
+        ),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Sizes:
+    """Shape and element size of every tensor of a graph whose input shapes are fixed."""
+
+    shapes: dict[str, Shape]
+    widths: dict[str, int]
+
+    @classmethod
+    def of(cls, model: onnx.ModelProto) -> _Sizes:
+        shapes: dict[str, Shape] = {}
+        widths: dict[str, int] = {}
+        for value in (*model.graph.value_info, *model.graph.input, *model.graph.output):
+            tensor = value.type.tensor_type
+            shapes[value.name] = tuple(
+                axis.dim_value if axis.HasField("dim_value") else -1 for axis in tensor.shape.dim
+            )
+            widths[value.name] = onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type).itemsize
+        for tensor in model.graph.initializer:
+            shapes[tensor.name] = tuple(tensor.dims)
+            widths[tensor.name] = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
+        for node in model.graph.node:
+            if node.op_type == "Constant":
+                array = numpy_helper.to_array(node.attribute[0].t)
+                shapes[node.output[0]], widths[node.output[0]] = array.shape, array.itemsize
+        return cls(shapes, widths)
+
+    def bytes_of(self, name: str) -> int:
+        return math.prod(_known(self.shapes, name)) * self.widths[name] if name else 0
+
+
+def _flops(node: onnx.NodeProto, shapes: Mapping[str, Shape]) -> int:
+    """Twice the multiply-adds of one node; 0 for what is not a matrix product."""
+    if node.op_type not in ("MatMul", "FusedMatMul", "Gemm", "Conv", "ConvTranspose"):
+        return 0
+    left, right, output = (_known(shapes, name) for name in (node.input[0], node.input[1], node.output[0]))
+    match node.op_type:
+        case "MatMul" | "FusedMatMul":
+            return 2 * math.prod(output) * left[-1]
+        case "Gemm":
+            transposed = any(attribute.name == "transA" and attribute.i for attribute in node.attribute)
+            return 2 * math.prod(output) * left[0 if transposed else 1]
+        case "Conv":
+            return 2 * math.prod(output) * math.prod(right[1:])
+        case _:  # ConvTranspose: every input element meets every weight of its channel
+            return 2 * math.prod(left) * math.prod(right[1:])
+
+
+def _known(shapes: Mapping[str, Shape], name: str) -> Shape:
+    shape = shapes.get(name)
+    if shape is None or any(size < 0 for size in shape):
+        raise GraphError(f"The shape of {name} does not follow from the inputs.", "Cost is counted on fp32 exports.")
+    return shape
+
+
+def write_matmul(path: Path, side: int) -> None:
+    """Write a graph that multiplies a given (side, side) matrix `x` by a constant one: 2 * side**3 flops.
+
+    Running it is how fast an engine multiplies matrices at best, which a decoder's speed is a share of.
+    """
+    weight = np.random.default_rng(0).standard_normal((side, side), dtype=np.float32)
+    x, y = (onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [side, side]) for name in "xy")
+    node = onnx.helper.make_node("MatMul", ["x", "weight"], ["y"])
+    graph = onnx.helper.make_graph([node], "matmul", [x], [y], [numpy_helper.from_array(weight, "weight")])
+    onnx.save(onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 20)], ir_version=10), path)
