@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from samdec_export.models.common import MLP, LayerNorm2d
+from samdec_export.models.common import MLP
 from samdec_export.models.fused_attention import ImageToToken, SelfAttention, TokenToImage, constant, linear
 from samdec_export.models.fused_upscaling import Head, Hypernetworks, Upscaling
 from samdec_export.models.mask_decoder import MaskDecoder
@@ -60,7 +60,7 @@ def choose_forms(*, tokens: int, last_tokens: int, heads: int, inner_width: int,
     last, last_reason = cheaper(last_tokens, "last attention")
     first, first_reason = cheaper(tokens, "first layer")
     if shared:
-        first, first_reason = "shared", "first layer: shared, one mask embedding makes its image side the same for every prompt"
+        first, first_reason = "shared", "first layer: shared, its image tokens are the same for all prompts of an image"
     return Forms(first=first, others=others, last=last, reasons=(first_reason, others_reason, last_reason))
 
 
@@ -75,8 +75,7 @@ class FusedMaskDecoder(nn.Module):
 
     def __init__(self, decoder: MaskDecoder, *, masks: MasksMode, forms: Forms) -> None:
         super().__init__()
-        transformer = cast(TwoWayTransformer, decoder.transformer)
-        first, _, _, second, _ = decoder.output_upscaling
+        transformer = cast("TwoWayTransformer", decoder.transformer)
         total = decoder.num_mask_tokens
         chosen = {"multi": slice(1, total), "single": slice(0, 1)}.get(masks, slice(0, total))
         like = decoder.iou_token.weight
@@ -84,16 +83,14 @@ class FusedMaskDecoder(nn.Module):
         self.first_mask, self.num_masks = chosen.start, chosen.stop - chosen.start
         self.output_tokens = constant(torch.cat([like, decoder.mask_tokens.weight]), like)  # (1+M_all, C)
         self.layers = nn.ModuleList(
-            _Layer(cast(TwoWayAttentionBlock, layer), form)
+            _Layer(cast("TwoWayAttentionBlock", layer), form)
             for layer, form in zip(transformer.layers, _per_layer(forms, len(transformer.layers)), strict=True)
         )
         self.last = TokenToImage(transformer.final_attn_token_to_image)
         self.last_norm = _copy_norm(transformer.norm_final_attn)
         self.quality = Head(decoder.iou_prediction_head, chosen)
-        self.hypernetworks = Hypernetworks([cast(MLP, mlp) for mlp in decoder.output_hypernetworks_mlps[chosen]])
-        self.upscaling = Upscaling(
-            cast(nn.ConvTranspose2d, first), cast(LayerNorm2d, decoder.output_upscaling[1]), cast(nn.ConvTranspose2d, second)
-        )
+        self.hypernetworks = Hypernetworks([cast("MLP", mlp) for mlp in decoder.output_hypernetworks_mlps[chosen]])
+        self.upscaling = Upscaling(decoder.output_upscaling)
         self.eval()
 
     def forward(self, image: Tensor, image_pe: Tensor, sparse: Tensor, dense: Tensor) -> tuple[Tensor, Tensor]:
@@ -107,7 +104,12 @@ class FusedMaskDecoder(nn.Module):
 
         Returns:
             Mask logits (I, P, M, 4h, 4w) and predicted IoU (I, P, M).
+
+        Raises:
+            ValueError: The first layer is shared and there is more than one mask embedding an image.
         """
+        if self.forms.first == "shared" and dense.shape[1] != 1:
+            raise ValueError("a shared first layer needs one mask embedding for all prompts of an image")
         height, width = image.shape[-2:]
         tokens = self._tokens(sparse)  # (I, P, T, C)
         source = (image.unsqueeze(1) + dense).flatten(3)  # (I, P or 1, C, L)

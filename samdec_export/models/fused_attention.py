@@ -16,17 +16,24 @@ from torch import Tensor, nn
 
 from samdec_export.models.transformer import Attention
 
-__all__ = ["ImageToToken", "SelfAttention", "TokenToImage", "constant", "linear"]
+__all__ = ["ImageToToken", "SelfAttention", "TokenToImage", "constant", "linear", "split"]
 
 
 def constant(value: Tensor, like: Tensor) -> nn.Parameter:
-    """A frozen float64 result of rearranging, rounded once to the dtype of `like`."""
-    return nn.Parameter(value.detach().to(like.dtype).contiguous(), requires_grad=False)
+    """A frozen copy of a float64 result of rearranging, rounded once to the dtype of `like`."""
+    rounded = value.detach().to(like.dtype).clone(memory_format=torch.contiguous_format)
+    return nn.Parameter(rounded, requires_grad=False)
 
 
 def linear(layer: nn.Linear) -> tuple[Tensor, Tensor]:
     """A layer's weight as (in, out) and its bias, in float64."""
     return layer.weight.detach().double().T, layer.bias.detach().double()
+
+
+def split(x: Tensor, axis: int, *sizes: int) -> Tensor:
+    """One axis becomes several; a size may be -1."""
+    parts: Tensor = x.unflatten(axis, sizes)  # type: ignore[no-untyped-call]  # torch leaves it unannotated
+    return parts
 
 
 class SelfAttention(nn.Module):
@@ -48,10 +55,11 @@ class SelfAttention(nn.Module):
         query = self._heads(positioned @ self.query + self.query_bias)  # (I, P, H, T, d)
         key, value = self._heads(positioned @ self.key), self._heads(tokens @ self.value)  # (I, P, H, T, d)
         mixed = (query @ key.mT).softmax(dim=-1) @ value  # (I, P, H, T, d)
-        return mixed.transpose(2, 3).flatten(3) @ self.out + self.out_bias  # (I, P, T, C)
+        out: Tensor = mixed.transpose(2, 3).flatten(3) @ self.out + self.out_bias  # (I, P, T, C)
+        return out
 
     def _heads(self, x: Tensor) -> Tensor:
-        return x.unflatten(-1, (self.num_heads, -1)).transpose(2, 3)  # (I, P, T, D) -> (I, P, H, T, d)
+        return split(x, -1, self.num_heads, -1).transpose(2, 3)  # (I, P, T, D) -> (I, P, H, T, d)
 
 
 class _CrossAttention(nn.Module):
@@ -69,15 +77,15 @@ class _CrossAttention(nn.Module):
 
     def spread(self, x: Tensor) -> Tensor:
         """(I, P, T, D) -> (I, P, H*T, D): a row per head, zero outside that head's channels."""
-        return (x.unsqueeze(2) * self.head_mask).flatten(2, 3)
+        return (x.unsqueeze(2) * self.head_mask).flatten(2, 3)  # (I, P, H, T, D) -> (I, P, H*T, D)
 
     def collect(self, x: Tensor) -> Tensor:
         """(I, P, H*T, D) -> (I, P, T, D): each head's channels from its own row. A sum of one term: exact."""
-        return (x.unflatten(2, (self.num_heads, -1)) * self.head_mask).sum(dim=2)
+        return (split(x, 2, self.num_heads, -1) * self.head_mask).sum(dim=2)
 
     def channels(self, x: Tensor) -> Tensor:
         """(I, P, D, L) -> (I, P, H, d, L)."""
-        return x.unflatten(2, (self.num_heads, -1))
+        return split(x, 2, self.num_heads, -1)
 
 
 class TokenToImage(_CrossAttention):
@@ -114,7 +122,7 @@ class TokenToImage(_CrossAttention):
         """As `absorbed`, but the image tokens come as (I, P, C, L) and are projected."""
         key = self.channels(self.key @ positioned)  # (I, P, H, d, L)
         value = self.channels(self.value.mT @ keys)  # (I, P, H, d, L)
-        query = (tokens @ self.query + self.query_bias).unflatten(-1, (self.num_heads, -1))  # (I, P, T, H, d)
+        query = split(tokens @ self.query + self.query_bias, -1, self.num_heads, -1)  # (I, P, T, H, d)
         weights = (query.transpose(2, 3) @ key).softmax(dim=-1)  # (I, P, H, T, L)
         mixed = (weights @ value.mT).transpose(2, 3).flatten(3)  # (I, P, T, D)
         return mixed @ self.out + self.out_bias
@@ -152,20 +160,18 @@ class ImageToToken(_CrossAttention):
         """
         key = self.spread(positioned_tokens @ self.key + self.key_bias)  # (I, P, H*T, D)
         scores = (key @ self.query) @ positioned.mT + key @ self.query_bias  # (I, P, H*T, L)
-        return self._mix(scores.unflatten(2, (self.num_heads, -1)), tokens)
+        return self._mix(split(scores, 2, self.num_heads, -1), tokens)
 
     def plain(self, positioned_tokens: Tensor, tokens: Tensor, positioned: Tensor) -> Tensor:
         """As `absorbed`, but the image tokens come as (I, P or 1, C, L) and are projected."""
         images, image_prompts = positioned.shape[:2]
         query = self.channels(self.query @ positioned + self.query_bias)  # (I, P or 1, H, d, L)
-        key = (positioned_tokens @ self.key + self.key_bias)  # (I, P, T, D)
+        key = positioned_tokens @ self.key + self.key_bias  # (I, P, T, D)
         rows = key.reshape(images, image_prompts, -1, self.num_heads, query.shape[3]).transpose(2, 3)
         scores = rows @ query  # (I, P, H, T, L), or (I, 1, H, P*T, L) where prompts share the image
         prompts, count = tokens.shape[1:3]
-        scores = scores.unflatten(3, (-1, count)).transpose(2, 3).reshape(
-            images, prompts, self.num_heads, count, -1
-        )  # (I, P, H, T, L)
-        return self._mix(scores, tokens)
+        scores = split(scores, 3, -1, count).transpose(2, 3)  # (I, P or 1, 1 or P, H, T, L)
+        return self._mix(scores.reshape(images, prompts, self.num_heads, count, -1), tokens)
 
     def _mix(self, scores: Tensor, tokens: Tensor) -> Tensor:
         """Scores (I, P, H, T, L) and tokens (I, P, T, C) -> (I, P, L, C)."""
