@@ -157,8 +157,9 @@ def test_shared_needs_one_mask_prompt() -> None:
 
 
 def test_forms_follow_the_number_of_tokens() -> None:
-    few = choose_forms(tokens=7, last_tokens=4, heads=8, inner_width=128, shared=True)
-    many = choose_forms(tokens=20, last_tokens=4, heads=8, inner_width=128, shared=False)
+    decoder = make_model(FULL, torch.float32).mask_decoder
+    few = choose_forms(decoder, masks="multi", points=2, shared=True)
+    many = choose_forms(decoder, masks="multi", points=15, shared=False)
     assert (few.first, few.others, few.last) == ("shared", "absorbed", "absorbed")
     assert (many.first, many.others, many.last) == ("plain", "plain", "absorbed")
     assert len(few.reasons) == len(many.reasons) == 3

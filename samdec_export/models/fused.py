@@ -39,16 +39,19 @@ class Forms:
     reasons: tuple[str, ...] = ()
 
 
-def choose_forms(*, tokens: int, last_tokens: int, heads: int, inner_width: int, shared: bool) -> Forms:
+def choose_forms(decoder: MaskDecoder, *, masks: MasksMode, points: int, shared: bool) -> Forms:
     """The forms that cost least.
 
     Args:
-        tokens: T at the number of points to be fastest for: 1 + every mask + points.
-        last_tokens: Tokens read after the last look at the image: 1 + the masks asked for.
-        heads: Attention heads.
-        inner_width: Channels of all heads together.
+        decoder: The decoder they are for.
+        masks: The masks asked for.
+        points: The number of points to be fastest for: the `opt` of that axis in the graph's signature.
         shared: The mask prompt is one constant, so the first layer sees the same image tokens for every prompt.
     """
+    attention = cast("TwoWayTransformer", decoder.transformer).final_attn_token_to_image
+    heads, inner_width = attention.num_heads, attention.q_proj.out_features
+    chosen = _chosen(decoder, masks)
+    tokens, last_tokens = 1 + decoder.num_mask_tokens + points, 1 + chosen.stop - chosen.start
 
     def cheaper(rows: int, where: str) -> tuple[Form, str]:
         absorbed = heads * rows < inner_width
@@ -76,8 +79,7 @@ class FusedMaskDecoder(nn.Module):
     def __init__(self, decoder: MaskDecoder, *, masks: MasksMode, forms: Forms) -> None:
         super().__init__()
         transformer = cast("TwoWayTransformer", decoder.transformer)
-        total = decoder.num_mask_tokens
-        chosen = {"multi": slice(1, total), "single": slice(0, 1)}.get(masks, slice(0, total))
+        chosen = _chosen(decoder, masks)
         like = decoder.iou_token.weight
         self.masks, self.forms = masks, forms
         self.first_mask, self.num_masks = chosen.start, chosen.stop - chosen.start
@@ -184,6 +186,12 @@ def _attend(attention: TokenToImage, form: Form, tokens: Tensor, keys: Tensor, p
         case "shared":
             every = tokens.flatten(1, 2).unsqueeze(1)  # (I, 1, P*T, C)
             return attention.plain(every, keys.mT, positioned.mT).reshape(tokens.shape)
+
+
+def _chosen(decoder: MaskDecoder, masks: MasksMode) -> slice:
+    """The masks to compute; `best` needs the quality of each."""
+    total = decoder.num_mask_tokens
+    return {"multi": slice(1, total), "single": slice(0, 1)}.get(masks, slice(0, total))
 
 
 def _per_layer(forms: Forms, depth: int) -> list[Form]:
