@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -15,7 +15,7 @@ from typing import Any, Literal, TypeAlias
 
 from samdec_export.errors import GraphError, NoRecordError
 from samdec_export.files import sha256
-from samdec_export.options import GraphName, GraphOptions, MasksMode
+from samdec_export.options import ArrangementName, GraphName, GraphOptions, MasksMode
 from samdec_export.precision import Precision
 from samdec_export.signature import Signature
 
@@ -42,7 +42,10 @@ class CheckpointRef:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Record:
-    """What an artifact is and where it came from; the same on every machine and at every time."""
+    """What an artifact is and where it came from; the same on every machine and at every time.
+
+    `choices` says what was chosen for the signature, and why: a line for each choice.
+    """
 
     format: Format
     precision: Precision
@@ -52,6 +55,8 @@ class Record:
     masks: MasksMode
     mask_input: bool
     dynamic_grid: bool
+    arrangement: ArrangementName
+    choices: Sequence[str]
     opset: int
     checkpoint: CheckpointRef
     signature: Signature
@@ -61,7 +66,11 @@ class Record:
     def options(self) -> GraphOptions:
         """The options that make the same graph again."""
         return GraphOptions(
-            graph=self.graph, masks=self.masks, mask_input=self.mask_input, dynamic_grid=self.dynamic_grid
+            graph=self.graph,
+            masks=self.masks,
+            mask_input=self.mask_input,
+            dynamic_grid=self.dynamic_grid,
+            arrangement=self.arrangement,
         )
 
     @property
@@ -73,7 +82,8 @@ class Record:
         """A JSON object that `from_json` reads back."""
         fields = {name: getattr(self, name) for name in self.__slots__}
         checkpoint = {name: getattr(self.checkpoint, name) for name in self.checkpoint.__slots__}
-        return {**fields, "checkpoint": checkpoint, "signature": self.signature.to_json(), "tools": dict(self.tools)}
+        fields |= {"choices": list(self.choices), "tools": dict(self.tools)}
+        return {**fields, "checkpoint": checkpoint, "signature": self.signature.to_json()}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Record:
@@ -83,6 +93,7 @@ class Record:
             KeyError, TypeError, ValueError: `data` is not such an object.
         """
         fields = {name: data[name] for name in cls.__slots__}
+        fields["choices"] = tuple(data["choices"])
         fields["checkpoint"] = CheckpointRef(**data["checkpoint"])
         fields["signature"] = Signature.from_json(data["signature"])
         return cls(**fields)
@@ -107,7 +118,7 @@ class Record:
                 for key, value in properties.items()
                 if key.startswith(METADATA_PREFIX)
             }
-            texts = ("format", "precision", "model", "graph", "masks")
+            texts = ("format", "precision", "model", "graph", "masks", "arrangement")
             return cls.from_json({key: value if key in texts else json.loads(value) for key, value in fields.items()})
         except (KeyError, TypeError, ValueError) as error:
             raise NoRecordError(

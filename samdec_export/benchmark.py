@@ -11,6 +11,7 @@ import json
 import os
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
@@ -27,6 +28,9 @@ __all__ = ["Candidate", "Measurement", "Workload", "measure"]
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 LINES_KEPT = 3
+
+SETTLE = 0.2
+"""Seconds between runs: an engine's idle threads spin for a while, and would slow the next candidate."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -176,6 +180,7 @@ def measure(
         for load, number in track(rounds, "Timing"):
             for worker in workers:
                 answer = worker.run(load)
+                time.sleep(SETTLE)
                 if number >= 0:
                     answers.setdefault((worker.candidate.name, load), []).append(answer)
     measurements = [_measurement(name, load, found) for (name, load), found in answers.items()]

@@ -15,7 +15,7 @@ from samdec_export import __version__
 from samdec_export.errors import SamdecError
 from samdec_export.files import write_text
 from samdec_export.log import log, show_progress
-from samdec_export.options import DEFAULT_OPSET, OPSETS, GraphName, GraphOptions, MasksMode, SweepName
+from samdec_export.options import DEFAULT_OPSET, OPSETS, ArrangementName, GraphName, GraphOptions, MasksMode, SweepName
 
 __all__ = ["app", "main"]
 
@@ -66,6 +66,9 @@ def onnx_command(
     masks: Annotated[MasksMode | None, typer.Option(help="Masks to return.", show_default="multi; meta: all")] = None,
     mask_input: Annotated[bool, typer.Option("--mask-input", help="prompts: each prompt may bring a mask.")] = False,
     dynamic_grid: Annotated[bool, typer.Option("--dynamic-grid", help="Dynamic height and width.")] = False,
+    arrangement: Annotated[
+        ArrangementName, typer.Option(help="fused: less work, same function. reference: as its authors wrote it.")
+    ] = "fused",
     opset: Annotated[int, typer.Option(min=OPSETS[0], max=OPSETS[-1], help="ONNX opset.")] = DEFAULT_OPSET,
     out: Out = Path("artifacts"),
     sweep: Annotated[SweepName, typer.Option(help="How wide to validate.")] = "quick",
@@ -77,7 +80,9 @@ def onnx_command(
 
     if ckpt is None and model is None:
         log.info("No --ckpt: exporting the embedded sam_tiny with seeded weights.")
-    options = GraphOptions(graph=graph, masks=masks, mask_input=mask_input, dynamic_grid=dynamic_grid)
+    options = GraphOptions(
+        graph=graph, masks=masks, mask_input=mask_input, dynamic_grid=dynamic_grid, arrangement=arrangement
+    )
     done = pipeline.export(ckpt, model, options=options, opset=opset, out=out, sweep=None if no_validate else sweep)
     _print(done.to_json()) if as_json else display.exported(done)
     if done.validated:

@@ -58,6 +58,9 @@ def inspected(found: Inspected) -> None:
         return
     axes = ", ".join(f"{dim.name} {dim.min}..{dim.opt}..{dim.max}" for dim in record.signature.dims)
     console.print(f"Axes (min..opt..max): {axes}")
+    console.print(f"Arrangement: {record.arrangement}")
+    for choice in record.choices:
+        console.print(f"  {choice}")
     source = record.checkpoint
     made_of = f"{source.file}, sha256 {source.sha256}" if source.file else "embedded weights"
     console.print(f"Model: {record.model}, {record.precision}, graph {record.graph}, masks {record.masks}")
@@ -67,10 +70,10 @@ def inspected(found: Inspected) -> None:
 
 
 def benchmarked(done: Benchmarked) -> None:
-    """A row for each candidate and workload; ratios are to the first candidate."""
+    """A row for each candidate and workload (images x prompts x points); ratios are to the first candidate."""
     console = _console()
-    table = Table("candidate", "images x prompts x points")
-    for column in ("ms a run", "quartiles", "ms a prompt", "x first", "Gflop", "Gflop/s", "of matmul", "peak GB"):
+    table = Table("candidate", "I x P x N")
+    for column in ("ms a run", "quartiles", "ms a prompt", "x first", "Gflop", "Gflop/s", "% of matmul", "peak GB"):
         table.add_column(column, justify="right")
     first = {item.workload: item.median for item in reversed(done.measurements) if item.seconds}
     for item in done.measurements:
@@ -81,22 +84,19 @@ def benchmarked(done: Benchmarked) -> None:
             continue
         cost = done.costs.get((item.candidate, load))
         speed = cost.flops / item.median if cost else 0.0
+        counted = (cost.flops / 1e9, speed / 1e9, 100 * speed / done.peak_flops) if cost else ()
         table.add_row(
             *head,
             f"{1e3 * item.median:.1f}",
             "-".join(f"{1e3 * end:.1f}" for end in item.spread),
             f"{1e3 * item.per_prompt:.2f}",
             f"{first[load] / item.median:.2f}",
-            *(
-                (f"{cost.flops / 1e9:.2f}", f"{speed / 1e9:.0f}", f"{speed / done.peak_flops:.0%}")
-                if cost
-                else ("", "", "")
-            ),
+            *([f"{value:.3g}" for value in counted] or [""] * 3),
             f"{item.peak_bytes / 1e9:.2f}",
         )
     console.print(table)
     console.print(
-        f"{done.threads} threads; a plain matrix product in the same run: {done.peak_flops / 1e9:.0f} Gflop/s."
+        f"{done.threads} threads; a plain matrix product ran at {done.peak_flops / 1e9:.0f} Gflop/s beside them."
     )
 
 

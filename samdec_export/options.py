@@ -8,11 +8,13 @@ from typing import Literal, TypeAlias, get_args
 from samdec_export.errors import UsageError
 
 __all__ = [
+    "ARRANGEMENTS",
     "BENCH_RUNNERS",
     "DEFAULT_OPSET",
     "GRAPHS",
     "MASKS",
     "OPSETS",
+    "ArrangementName",
     "BenchRunner",
     "GraphName",
     "GraphOptions",
@@ -23,10 +25,12 @@ __all__ = [
 GraphName: TypeAlias = Literal["decoder", "prompts", "meta"]
 MasksMode: TypeAlias = Literal["multi", "single", "all", "best"]
 SweepName: TypeAlias = Literal["quick", "full"]
+ArrangementName: TypeAlias = Literal["fused", "reference"]
 BenchRunner: TypeAlias = Literal["ort", "eager", "compile"]
 
 GRAPHS: tuple[GraphName, ...] = get_args(GraphName)
 MASKS: tuple[MasksMode, ...] = get_args(MasksMode)
+ARRANGEMENTS: tuple[ArrangementName, ...] = get_args(ArrangementName)
 BENCH_RUNNERS: tuple[BenchRunner, ...] = get_args(BenchRunner)
 OPSETS: tuple[int, ...] = (17, 18, 19, 20)
 DEFAULT_OPSET = 20
@@ -45,6 +49,7 @@ class GraphOptions:
             `best` is one mask, chosen as segment-anything's ONNX file chooses it. None: the contract's usual one.
         mask_input: `prompts` only: each prompt may bring a mask.
         dynamic_grid: Height and width of the image embedding are dynamic.
+        arrangement: `fused` does less work for the same function; `reference` is the definition as written.
 
     Raises:
         UsageError: `mask_input` for a graph that has no such choice.
@@ -54,6 +59,7 @@ class GraphOptions:
     masks: MasksMode | None = None
     mask_input: bool = False
     dynamic_grid: bool = False
+    arrangement: ArrangementName = "fused"
 
     def __post_init__(self) -> None:
         if self.mask_input and self.graph != "prompts":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,11 +14,11 @@ from samdec_export.feeds import NamedFeeds, read_feeds, sweep_feeds
 from samdec_export.files import sha256, staging
 from samdec_export.log import step
 from samdec_export.options import DEFAULT_OPSET, GraphOptions, SweepName
-from samdec_export.signature import Signature
 
 if TYPE_CHECKING:
     from samdec_export.doctor import Diagnosis
     from samdec_export.models.checkpoint import LoadedModel
+    from samdec_export.models.graphs import ExportGraph
     from samdec_export.models.registry import ModelSpec
     from samdec_export.passes.describe import GraphSummary
     from samdec_export.validation.validate import ValidationResult
@@ -128,7 +128,7 @@ def export(
             simplify(traced, draft)
             if opset == 17:
                 lower_opset(draft, draft)
-        record = _record(loaded, options, opset, graph.signature)
+        record = _record(loaded, options, opset, graph)
         with step("Checking"):
             stamp(draft, record.to_metadata())
             lint(draft, record.signature)
@@ -213,7 +213,7 @@ def diagnose() -> Diagnosis:
     return diagnose(cuda_device(), installed_providers())
 
 
-def _record(loaded: LoadedModel, options: GraphOptions, opset: int, signature: Signature) -> Record:
+def _record(loaded: LoadedModel, options: GraphOptions, opset: int, graph: ExportGraph) -> Record:
     return Record(
         format="onnx",
         precision="fp32",
@@ -223,9 +223,11 @@ def _record(loaded: LoadedModel, options: GraphOptions, opset: int, signature: S
         masks=options.masks_mode,
         mask_input=options.mask_input,
         dynamic_grid=options.dynamic_grid,
+        arrangement=options.arrangement,
+        choices=graph.choices,
         opset=opset,
         checkpoint=loaded.checkpoint,
-        signature=signature,
+        signature=graph.signature,
         tools=tool_versions(*EXPORT_TOOLS),
     )
 
@@ -253,7 +255,7 @@ def _validate(artifact: Artifact, loaded: LoadedModel, cases: list[NamedFeeds], 
     from samdec_export.validation.validate import validate
 
     record = artifact.record
-    graph = build_graph(loaded.decoder, record.grid, record.options)
+    graph = build_graph(loaded.decoder, record.grid, replace(record.options, arrangement="reference"))
     findings = []
     if loaded.checkpoint.weights_sha256 != record.checkpoint.weights_sha256:
         findings.append(

@@ -23,7 +23,7 @@ FORMS = {
 }
 
 FP32_LIMIT = 2e-6
-"""Share of the output's range. fp32 rounds to 6e-8 and sums of 4096 terms are summed in another order; measured 1.1e-6."""
+"""Share of the output's range. Sums of up to 4096 terms that round to 6e-8 each, in another order; measured 1.1e-6."""
 
 FP64_LIMIT = 1e-11
 """Share of the output's range. Measured 4e-15: what is above this is a mistake and not rounding."""
@@ -111,7 +111,7 @@ def test_any_grid() -> None:
     assert distance(fused(*inputs), reference(model, inputs, "all")) <= FP64_LIMIT
 
 
-@pytest.mark.parametrize("dtype, limit", [(torch.float32, FP32_LIMIT), (torch.float64, FP64_LIMIT)])
+@pytest.mark.parametrize(("dtype", "limit"), [(torch.float32, FP32_LIMIT), (torch.float64, FP64_LIMIT)])
 def test_full_size_parity(dtype: torch.dtype, limit: float) -> None:
     model = make_model(FULL, dtype)
     fused = FusedMaskDecoder(model.mask_decoder, masks="all", forms=FORMS["shared"])

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-__all__ = ["MLP", "LayerNorm2d", "MLPBlock"]
+__all__ = ["MLP", "LayerNorm2d", "MLPBlock", "best_mask"]
 
 
 class MLP(nn.Module):
@@ -63,3 +63,20 @@ class LayerNorm2d(nn.Module):
         variance = centred.pow(2).mean(1, keepdim=True)  # (B, 1, h, w)
         normed = centred / torch.sqrt(variance + self.eps)
         return self.weight[:, None, None] * normed + self.bias[:, None, None]
+
+
+def best_mask(iou: Tensor, points: int) -> Tensor:
+    """The mask to return where one is wanted: mask 0 from three points on, else the best of the others.
+
+    Source: segment-anything `utils/onnx.py`, `select_masks`.
+
+    Args:
+        iou: Predicted quality of every mask, (..., M).
+        points: Points of each prompt, padding included.
+
+    Returns:
+        Its index, (..., 1).
+    """
+    is_first = torch.arange(iou.shape[-1], device=iou.device) == 0  # (M,)
+    weight = torch.where(is_first, 1000.0, 0.0).to(iou.dtype)
+    return (iou + weight * (points - 2.5)).argmax(dim=-1, keepdim=True)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from samdec_export.models.common import MLP
+from samdec_export.models.common import MLP, best_mask
 from samdec_export.models.fused_attention import ImageToToken, SelfAttention, TokenToImage, constant, linear
 from samdec_export.models.fused_upscaling import Head, Hypernetworks, Upscaling
 from samdec_export.models.mask_decoder import MaskDecoder
@@ -205,12 +205,7 @@ def _copy_norm(source: nn.LayerNorm) -> nn.LayerNorm:
 
 
 def _select_best(hyper: Tensor, iou: Tensor, points: int) -> tuple[Tensor, Tensor]:
-    """One mask a prompt, (I, P, 1, F) and (I, P, 1): mask 0 from three points on, else the best of the others.
-
-    Source: segment-anything `utils/onnx.py`, `select_masks`.
-    """
-    first = torch.arange(iou.shape[-1], device=iou.device) == 0  # (M,)
-    score = iou + torch.where(first, 1000.0, 0.0).to(iou.dtype) * (points - 2.5)  # (I, P, M)
-    best = score.argmax(dim=-1, keepdim=True)  # (I, P, 1)
+    """Hypernetwork rows and scores of one mask a prompt, (I, P, 1, F) and (I, P, 1)."""
+    best = best_mask(iou, points)  # (I, P, 1)
     rows = best.unsqueeze(-1).expand(-1, -1, -1, hyper.shape[-1])  # (I, P, 1, F)
     return hyper.gather(2, rows), iou.gather(2, best)

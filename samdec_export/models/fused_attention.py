@@ -32,7 +32,7 @@ def linear(layer: nn.Linear) -> tuple[Tensor, Tensor]:
 
 def split(x: Tensor, axis: int, *sizes: int) -> Tensor:
     """One axis becomes several; a size may be -1."""
-    parts: Tensor = x.unflatten(axis, sizes)  # type: ignore[no-untyped-call]  # torch leaves it unannotated
+    parts: Tensor = x.unflatten(axis, sizes)
     return parts
 
 

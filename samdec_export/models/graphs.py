@@ -6,13 +6,14 @@ B prompts, N points, M masks, C channels, h x w image tokens, I images, P prompt
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, cast
+from typing import ClassVar, Literal, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from samdec_export.models.prompt_encoder import IMAGE_STRIDE
+from samdec_export.models.arrangements import arrange
+from samdec_export.models.prompt_encoder import IMAGE_STRIDE, PromptEncoder
 from samdec_export.models.sam import SamDecoder
 from samdec_export.options import GraphOptions
 from samdec_export.signature import Axis, Dim, Scaled, Signature, TensorSpec
@@ -27,34 +28,33 @@ MAX_IMAGE_SIDE = 1 << 16
 
 
 class ExportGraph(nn.Module):
-    """A module whose forward takes and returns what its `signature` lists, in that order."""
+    """A module whose forward takes and returns what its `signature` lists, in that order.
+
+    `choices` says what was chosen for that signature, and why.
+    """
 
     signature: Signature
+    one_image: ClassVar[bool] = True
+    one_mask_embedding: ClassVar[bool] = False
+    """Every prompt has the same mask embedding."""
 
-    def __init__(self, model: SamDecoder, options: GraphOptions) -> None:
+    def __init__(self, model: SamDecoder, options: GraphOptions, axes: _Axes) -> None:
         super().__init__()
-        self.model = model
-        self.masks = options.masks_mode
-
-    def decode(self, image: Tensor, image_pe: Tensor, sparse: Tensor, dense: Tensor) -> tuple[Tensor, Tensor]:
-        """The masks that were asked for: logits (B, M, 4h, 4w) and predicted IoU (B, M)."""
-        masks, iou = self.model.mask_decoder.predict_masks(image, image_pe, sparse, dense)
-        match self.masks:
-            case "multi":
-                return masks[:, 1:], iou[:, 1:]
-            case "single":
-                return masks[:, :1], iou[:, :1]
-            case "best":
-                return _select_best(masks, iou, points=sparse.shape[1])
-            case _:
-                return masks, iou
+        self.encoder = model.prompt_encoder
+        self.decode, self.choices = arrange(
+            model.mask_decoder,
+            options,
+            points=axes.points.opt,
+            shared=self.one_mask_embedding,
+            one_image=self.one_image,
+        )
 
 
 class DecoderGraph(ExportGraph):
     """The mask decoder's own `forward`."""
 
     def __init__(self, model: SamDecoder, options: GraphOptions, axes: _Axes) -> None:
-        super().__init__(model, options)
+        super().__init__(model, options, axes)
         batch, points = Dim(name="batch", min=1, opt=1, max=64, independent=True), axes.points
         grid = (axes.channels, axes.height, axes.width)
         self.signature = Signature(
@@ -80,14 +80,19 @@ class DecoderGraph(ExportGraph):
         dense_prompt_embeddings: Tensor,
     ) -> tuple[Tensor, Tensor]:
         """Shapes as in the signature."""
-        return self.decode(image_embeddings, image_pe, sparse_prompt_embeddings, dense_prompt_embeddings)
+        sparse, dense = sparse_prompt_embeddings.unsqueeze(0), dense_prompt_embeddings.unsqueeze(0)  # (1, B, ...)
+        masks, iou = self.decode(image_embeddings, image_pe, sparse, dense)
+        return masks.squeeze(0), iou.squeeze(0)
 
 
 class PromptsGraph(ExportGraph):
     """Prompt encoder and decoder for many prompts of many images, without a mask prompt."""
 
+    one_image = False
+    one_mask_embedding = True
+
     def __init__(self, model: SamDecoder, options: GraphOptions, axes: _Axes) -> None:
-        super().__init__(model, options)
+        super().__init__(model, options, axes)
         images = Dim(name="images", min=1, opt=1, max=4, independent=True)
         prompts = Dim(name="prompts", min=1, opt=1, max=16, independent=True)
         self.signature = Signature(
@@ -97,24 +102,21 @@ class PromptsGraph(ExportGraph):
 
     def forward(self, image_embeddings: Tensor, point_coords: Tensor, point_labels: Tensor) -> tuple[Tensor, Tensor]:
         """Shapes as in the signature."""
-        dense = self.model.prompt_encoder.no_mask()  # (1, C, 1, 1)
-        return self.decode_prompts(image_embeddings, point_coords, point_labels, dense)
+        return self.decode_prompts(image_embeddings, point_coords, point_labels, self.encoder.no_mask().unsqueeze(0))
 
     def decode_prompts(
         self, image_embeddings: Tensor, point_coords: Tensor, point_labels: Tensor, dense: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Decode with `dense` (I*P or 1, C, h or 1, w or 1) as the mask prompt's embedding."""
+        """Decode with `dense` (I or 1, P or 1, C, h or 1, w or 1) as the mask prompts' embedding."""
         height, width = image_embeddings.shape[-2:]
-        prompts = point_coords.shape[:2]  # (I, P)
-        encoder = self.model.prompt_encoder
-        sparse = encoder.embed_points(point_coords, point_labels, height, width).flatten(0, 1)  # (I*P, N, C)
-        image = image_embeddings.unsqueeze(1).expand(-1, prompts[1], -1, -1, -1).flatten(0, 1)  # (I*P, C, h, w)
-        masks, iou = self.decode(image, encoder.dense_pe(height, width), sparse, dense)
-        return masks.unflatten(0, prompts), iou.unflatten(0, prompts)  # (I, P, M, 4h, 4w), (I, P, M)
+        sparse = self.encoder.embed_points(point_coords, point_labels, height, width)  # (I, P, N, C)
+        return self.decode(image_embeddings, self.encoder.dense_pe(height, width), sparse, dense)
 
 
 class MaskPromptsGraph(PromptsGraph):
     """`PromptsGraph` whose prompts may each bring a mask from an earlier round."""
+
+    one_mask_embedding = False
 
     def __init__(self, model: SamDecoder, options: GraphOptions, axes: _Axes) -> None:
         super().__init__(model, options, axes)
@@ -134,7 +136,8 @@ class MaskPromptsGraph(PromptsGraph):
         has_mask_input: Tensor,
     ) -> tuple[Tensor, Tensor]:
         """Shapes as in the signature."""
-        dense = _embed_mask_input(self.model, mask_input.flatten(0, 1), has_mask_input.flatten(0, 1))
+        dense = _embed_mask_input(self.encoder, mask_input.flatten(0, 1), has_mask_input.flatten(0, 1))
+        dense = dense.unflatten(0, mask_input.shape[:2])  # (I, P, C, h, w)
         return self.decode_prompts(image_embeddings, point_coords, point_labels, dense)
 
 
@@ -146,7 +149,7 @@ class MetaGraph(ExportGraph):
     """
 
     def __init__(self, model: SamDecoder, options: GraphOptions, axes: _Axes) -> None:
-        super().__init__(model, options)
+        super().__init__(model, options, axes)
         batch, side = Dim(name="batch", min=1, opt=1, max=16, independent=True), IMAGE_STRIDE * axes.grid
         size = tuple(
             Dim(name=name, min=side // 4, opt=side * 3 // 4, max=side * 5 // 4)
@@ -179,11 +182,11 @@ class MetaGraph(ExportGraph):
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Shapes as in the signature."""
         height, width = image_embeddings.shape[-2:]
-        encoder = self.model.prompt_encoder
-        sparse = encoder.embed_points(point_coords, point_labels, height, width)  # (B, N, C)
-        dense = _embed_mask_input(self.model, mask_input, has_mask_input)  # (B, C, h, w)
-        low_res, iou = self.decode(image_embeddings, encoder.dense_pe(height, width), sparse, dense)
-        return _to_original_size(low_res, orig_im_size, height, width), iou, low_res
+        sparse = self.encoder.embed_points(point_coords, point_labels, height, width).unsqueeze(0)  # (1, B, N, C)
+        dense = _embed_mask_input(self.encoder, mask_input, has_mask_input).unsqueeze(0)  # (1, B, C, h, w)
+        masks, iou = self.decode(image_embeddings, self.encoder.dense_pe(height, width), sparse, dense)
+        low_res = masks.squeeze(0)  # (B, M, 4h, 4w)
+        return _to_original_size(low_res, orig_im_size, height, width), iou.squeeze(0), low_res
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,23 +254,9 @@ def _times(axis: int | Dim, factor: int) -> Axis:
     return Scaled(axis, factor) if isinstance(axis, Dim) else axis * factor
 
 
-def _embed_mask_input(model: SamDecoder, mask_input: Tensor, has_mask_input: Tensor) -> Tensor:
+def _embed_mask_input(encoder: PromptEncoder, mask_input: Tensor, has_mask_input: Tensor) -> Tensor:
     """Mask logits (B, 1, 4h, 4w), flags (B,) or (1,) -> (B, C, h, w)."""
-    encoder = model.prompt_encoder
     return torch.where(has_mask_input[:, None, None, None] > 0.5, encoder.embed_masks(mask_input), encoder.no_mask())
-
-
-def _select_best(masks: Tensor, iou: Tensor, points: int) -> tuple[Tensor, Tensor]:
-    """One mask a prompt: mask 0 from three points on, else the best of the others.
-
-    Source: segment-anything `utils/onnx.py`, `select_masks`.
-    """
-    count, total = iou.shape
-    first = torch.arange(total, device=iou.device) == 0  # (M,)
-    score = iou + torch.where(first, 1000.0, 0.0).to(iou.dtype) * (points - 2.5)  # (B, M)
-    row = torch.arange(count, device=iou.device) * total + score.argmax(dim=1)  # (B,)
-    best = masks.flatten(0, 1).index_select(0, row), iou.flatten(0, 1).index_select(0, row)
-    return best[0].unsqueeze(1), best[1].unsqueeze(1)  # (B, 1, 4h, 4w), (B, 1)
 
 
 def _to_original_size(masks: Tensor, orig_im_size: Tensor, height: int, width: int) -> Tensor:
