@@ -114,7 +114,7 @@ def draw(done: Benchmarked, path: Path) -> None:
     Raises:
         DependencyError, UsageError, GraphError: matplotlib is missing, or the file cannot be written.
     """
-    from samdec_export.plots import plot_cost
+    from samdec_export.bench_plot import plot_cost
 
     with staging(path.parent) as scratch:
         plot_cost(done.measurements, scratch / path.name)

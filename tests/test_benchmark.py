@@ -52,7 +52,7 @@ def test_what_a_candidate_cannot_do_is_said() -> None:
 
 
 def test_a_candidate_that_stops_is_named_with_its_last_words() -> None:
-    with pytest.raises(GraphError, match="candidate broken stopped: .*no such model"):
+    with pytest.raises(GraphError, match=r"candidate broken stopped: .*no such model"):
         measure(
             [candidate("raise SystemExit('no such model')", "broken")],
             Workload.grid([1], [1], [1]),
@@ -93,11 +93,9 @@ def test_flops_and_bytes_equal_closed_forms(tmp_path: Path) -> None:
 def test_a_whole_benchmark_with_its_picture(export: Export, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = str(export(graph="prompts").artifact.path)
     picture = tmp_path / "cost.png"
+    options = ["--prompts", "1,2", "--points", "2", "--repeats", "2", "--threads", "1"]
     with pytest.raises(SystemExit) as caught:
-        cli.main(
-            ["-q", "bench", path, f"{path}@eager", "--prompts", "1,2", "--points", "2"]
-            + ["--repeats", "2", "--threads", "1", "--plot", str(picture), "--json"]
-        )
+        cli.main(["-q", "bench", path, f"{path}@eager", *options, "--plot", str(picture), "--json"])
     assert caught.value.code == 0
     report = json.loads(capsys.readouterr().out)
     assert report["peak_flops_per_second"] > 1e9
@@ -113,7 +111,7 @@ def test_bad_requests_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no runner 'tpu'"):
         parse_entry("a.onnx@tpu", None)
     for text in ("0", "", "1,,2", "-1", "two"):
-        with pytest.raises(UsageError, match="--prompts .* is not a list"):
+        with pytest.raises(UsageError, match=r"--prompts .* is not a list"):
             parse_workloads("1", text, "1")
     with pytest.raises(GraphError, match="cannot be read"):
         bench([BenchEntry(path=tmp_path / "none.onnx", name="x")], parse_workloads("1", "1", "1"))

@@ -22,8 +22,16 @@ class Arrangement(Protocol):
     """A decoder for many prompts of many images."""
 
     def __call__(self, image: Tensor, image_pe: Tensor, sparse: Tensor, dense: Tensor) -> tuple[Tensor, Tensor]:
-        """Image embeddings (I, C, h, w), their positions (1, C, h, w), points (I, P, N, C), masks (I or 1, P or 1, C, h
-        or 1, w or 1) -> mask logits (I, P, M, 4h, 4w) and predicted IoU (I, P, M).
+        """Decode.
+
+        Args:
+            image: Image embeddings (I, C, h, w).
+            image_pe: Their positional encoding (1, C, h, w).
+            sparse: Embedded points (I, P, N, C).
+            dense: Embedded masks (I or 1, P or 1, C, h or 1, w or 1).
+
+        Returns:
+            Mask logits (I, P, M, 4h, 4w) and predicted IoU (I, P, M).
         """
         ...
 
