@@ -73,7 +73,8 @@ def sweep(signature: Signature, width: SweepName = "full") -> list[Case]:
     """The cases that a validation runs: every corner of the ranges, and odd sizes between.
 
     A corner takes each axis at its min, opt or max. `quick` takes independent axes at 1 and 3 instead, which needs
-    little memory, and leaves out corners where more than two other axes are away from their opt. Where the graph takes masks, cases go round off, on and mixed, and the opt corner has all three.
+    little memory, and leaves out corners where more than two other axes are away from their opt. Where the graph takes
+    masks, cases go round off, on and mixed, and the opt corner has all three.
     """
     dims = signature.dims
     flags = [spec for spec in signature.inputs if spec.content == "flag"]

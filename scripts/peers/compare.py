@@ -1,0 +1,61 @@
+"""Time everything that scripts/bench-peers prepared; print the table, write JSON and a picture."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from samdec_export import bench, display
+from samdec_export.benchmark import Candidate
+from samdec_export.files import write_text
+from samdec_export.log import show_progress
+
+WORKER = Path(__file__).with_name("worker.py")
+
+
+def main() -> None:
+    """Parse, measure, report."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--prompts", default="1,8,64")
+    parser.add_argument("--points", default="2,10")
+    parser.add_argument("--images", default="1")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--own", action="store_true", help="only the two arrangements")
+    options = parser.parse_args()
+    show_progress()
+    folder, checkpoint = options.folder, options.folder / "sam_b.pt"
+    fused, reference = (folder / name / "sam_b.prompts.onnx" for name in ("fused", "reference"))
+    entries = [
+        bench.BenchEntry(path=fused, name="fused"),
+        bench.BenchEntry(path=reference, name="reference"),
+    ]
+    peers = [
+        Candidate(name="optimum", command=worker("optimum", folder / "optimum" / "prompt_encoder_mask_decoder.onnx")),
+        Candidate(name="segment-anything", command=worker("segment_anything", folder / "segment_anything.onnx")),
+    ]
+    if options.own:
+        peers = []
+    else:
+        entries += [
+            bench.BenchEntry(path=reference, runner="eager", checkpoint=checkpoint, name="torch eager"),
+            bench.BenchEntry(path=reference, runner="compile", checkpoint=checkpoint, name="torch.compile"),
+        ]
+    workloads = bench.parse_workloads(options.images, options.prompts, options.points)
+    done = bench.bench(entries, workloads, extra=peers, threads=options.threads, repeats=options.repeats)
+    display.benchmarked(done)
+    name = "own" if options.own else "peers"
+    write_text(folder / f"{name}.json", json.dumps(done.to_json(), indent=2) + "\n")
+    bench.draw(done, folder / f"{name}.png")
+
+
+def worker(kind: str, path: Path) -> tuple[str, ...]:
+    """The command line of a peer's worker."""
+    return sys.executable, str(WORKER), kind, str(path)
+
+
+if __name__ == "__main__":
+    main()
