@@ -67,10 +67,12 @@ class Upscaling(nn.Module):
         norm = cast("LayerNorm2d", source[1])
         like = first.weight
         self.first, self.first_bias = _token_weights(first, like)
-        self.second, second_bias = _token_weights(second, like)
+        second_weight, second_bias = _token_weights(second, like)
+        # A half at a time: what the second upscaling makes is the largest tensor of the graph.
+        self.second = nn.ParameterList(constant(half, like) for half in second_weight.chunk(2, dim=1))  # 2 x (E, 2*F)
         # Two axes keep ONNX Runtime from fusing bias and GELU: its BiasGelu takes longer than the two, and cannot
         # work in place on what is the largest tensor of the graph.
-        self.second_bias = constant(second_bias[None], like)  # (1, 4*F)
+        self.second_bias = nn.ParameterList(constant(half[None], like) for half in second_bias.chunk(2))  # 2 x (1, 2*F)
         self.norm = nn.LayerNorm(norm.weight.shape[0], eps=norm.eps, dtype=like.dtype)
         self.norm.load_state_dict(norm.state_dict())
         self.norm.requires_grad_(False)
@@ -79,10 +81,15 @@ class Upscaling(nn.Module):
         """Upscale twice, dot, put pixels in place."""
         x = split(keys @ self.first + self.first_bias, -1, SUBPIXELS, -1)  # (I, P, L, 4, E)
         x = F.gelu(self.norm(x)).flatten(2, 3)  # (I, P, L*4, E)
-        x = F.gelu(x @ self.second + self.second_bias)  # (I, P, L*4, 4*F)
-        x = split(x, -1, SUBPIXELS, -1).flatten(2, 3)  # (I, P, L*16, F)
-        logits = (x @ hyper.mT).mT  # (I, P, M, L*16)
-        return _place_pixels(logits, height, width)
+        rows = [self._row(x, hyper, weight, bias) for weight, bias in zip(self.second, self.second_bias, strict=True)]
+        return _place_pixels(torch.stack(rows, dim=-2), height, width)  # (I, P, M, L*4, 2, 2)
+
+    def _row(self, x: Tensor, hyper: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        """One row of the pixels that the second upscaling makes of one: (I, P, L*4, E) -> (I, P, M, L*4, 2)."""
+        x = F.gelu(x @ weight + bias)  # (I, P, L*4, 2*F)
+        x = split(x, -1, 2, -1).flatten(2, 3)  # (I, P, L*8, F)
+        logits = (x @ hyper.mT).mT  # (I, P, M, L*8)
+        return split(logits, -1, -1, 2)
 
 
 def _place_pixels(logits: Tensor, height: int, width: int) -> Tensor:
