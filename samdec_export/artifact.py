@@ -11,12 +11,21 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, get_args
 
-from samdec_export.errors import GraphError, NoRecordError
+from samdec_export.errors import GraphError, NoRecordError, UsageError
 from samdec_export.files import sha256
-from samdec_export.options import ArrangementName, GraphName, GraphOptions, MasksMode
-from samdec_export.precision import Precision
+from samdec_export.options import (
+    ARRANGEMENTS,
+    GRAPHS,
+    MASKS,
+    OPSETS,
+    ArrangementName,
+    GraphName,
+    GraphOptions,
+    MasksMode,
+)
+from samdec_export.precision import PRECISIONS, Precision
 from samdec_export.signature import Signature
 
 __all__ = ["Artifact", "CheckpointRef", "Format", "Record", "publish", "tool_versions"]
@@ -93,10 +102,14 @@ class Record:
             KeyError, TypeError, ValueError: `data` is not such an object.
         """
         fields = {name: data[name] for name in cls.__slots__}
+        _check_choices(data)
         fields["choices"] = tuple(data["choices"])
+        fields["tools"] = dict(data["tools"])
         fields["checkpoint"] = CheckpointRef(**data["checkpoint"])
         fields["signature"] = Signature.from_json(data["signature"])
-        return cls(**fields)
+        record = cls(**fields)
+        _ = record.options  # raises where they contradict each other
+        return record
 
     def to_metadata(self) -> dict[str, str]:
         """The record as ONNX metadata: strings as they are, all else as JSON."""
@@ -110,21 +123,44 @@ class Record:
         """Read what `to_metadata` wrote into the ONNX file `origin`.
 
         Raises:
-            NoRecordError: The file carries no such record, or a damaged one.
+            NoRecordError: The file carries no such record.
+            GraphError: It is damaged.
         """
-        try:
-            fields = {
-                key.removeprefix(METADATA_PREFIX): value
-                for key, value in properties.items()
-                if key.startswith(METADATA_PREFIX)
-            }
-            texts = ("format", "precision", "model", "graph", "masks", "arrangement")
-            return cls.from_json({key: value if key in texts else json.loads(value) for key, value in fields.items()})
-        except (KeyError, TypeError, ValueError) as error:
+        fields = {
+            key.removeprefix(METADATA_PREFIX): value
+            for key, value in properties.items()
+            if key.startswith(METADATA_PREFIX)
+        }
+        if not fields:
             raise NoRecordError(
                 f"{origin} carries no record of how it was made.",
                 "It was not written by samdec-export, or another tool dropped its metadata: export it again.",
+            )
+        try:
+            texts = ("format", "precision", "model", "graph", "masks", "arrangement")
+            return cls.from_json({key: value if key in texts else json.loads(value) for key, value in fields.items()})
+        except (AttributeError, KeyError, TypeError, ValueError, RecursionError, UsageError) as error:
+            raise GraphError(
+                f"The record in {origin} is damaged, or of another version of samdec-export.", "Export it again."
             ) from error
+
+
+def _check_choices(data: Mapping[str, Any]) -> None:
+    choices = {
+        "format": get_args(Format),
+        "precision": PRECISIONS,
+        "graph": GRAPHS,
+        "masks": MASKS,
+        "arrangement": ARRANGEMENTS,
+        "opset": OPSETS,
+        "mask_input": (True, False),
+        "dynamic_grid": (True, False),
+    }
+    for name, known in choices.items():
+        if data[name] not in known:
+            raise ValueError(f"{name} is {data[name]!r}")
+    if not isinstance(data["model"], str) or not isinstance(data["grid"], int):
+        raise TypeError("model is text, grid is a number")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -154,7 +190,7 @@ class Artifact:
             return
         try:
             described = json.loads(self.sidecar.read_text(encoding="utf-8"))["sha256"]
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             raise GraphError(f"{self.sidecar} is damaged.", "Delete it, or export again.") from error
         if described != self.sha256:
             raise GraphError(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -132,11 +131,17 @@ def read_feeds(path: Path, signature: Signature) -> list[NamedFeeds]:
     Raises:
         UsageError: The file cannot be read, or an input is missing, unknown, or of another dtype or shape.
     """
+    if not path.is_file():
+        raise UsageError(f"{path} does not exist, or is not a file.", "Check the path given with --feeds.")
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = {key: file[key] for key in file.files}
-    except (OSError, ValueError, AttributeError, zipfile.BadZipFile) as error:
-        raise UsageError(f"{path} is not an .npz file of arrays ({error}).", "Make one with numpy.savez.") from error
+    except (
+        Exception
+    ) as error:  # numpy and zipfile raise a dozen types on damaged input, EOFError and MemoryError among them
+        raise UsageError(
+            f"{path} is not an .npz file of arrays, or is damaged.", "Make one with numpy.savez."
+        ) from error
     cases: dict[str, dict[str, Array]] = {}
     for key, array in arrays.items():
         case, _, name = key.rpartition("/")
@@ -164,6 +169,8 @@ def sizes_of(signature: Signature, feeds: Feeds) -> dict[str, int]:
         for axis, size in named:
             if isinstance(axis, Dim):
                 sizes.setdefault(axis.name, size)
+            if size < 1:
+                raise ValueError(f"{spec.name} has an axis of size {size}")
         if actual != spec.concrete(sizes):
             raise ValueError(f"{spec.name} has shape {actual}, not {spec.concrete(sizes)}")
     return sizes

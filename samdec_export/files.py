@@ -6,15 +6,15 @@ import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
 from samdec_export import interrupts
 from samdec_export.errors import GraphError, UsageError
 
-__all__ = ["sha256", "staging", "write_text"]
+__all__ = ["check_target", "sha256", "staging", "write_text"]
 
 
 @contextmanager
@@ -27,39 +27,62 @@ def staging(folder: Path) -> Iterator[Path]:
         UsageError: `folder` cannot be made or written to.
         GraphError: A write inside the block failed, as on a full disk.
     """
-    existed = folder.exists()
+    made = [path for path in (folder, *folder.parents) if not os.path.exists(path)]
     try:
         folder.mkdir(parents=True, exist_ok=True)
         scratch = Path(tempfile.mkdtemp(prefix=".samdec-", dir=folder))
     except OSError as error:
+        _remove_empty(made)
         raise UsageError(
-            f"Cannot write to {folder}: {error.strerror}.", "Name a folder that can be written to with --out."
+            f"Cannot write to {folder}: {error.strerror}.", "Name a place that can be written to."
         ) from error
     try:
         with interrupts.final(partial(shutil.rmtree, scratch, ignore_errors=True)):
             yield scratch
     except OSError as error:
         raise GraphError(
-            f"Writing to {folder} failed: {error.strerror or error}.", "Free some space, or use another --out folder."
+            f"Writing to {folder} failed: {error.strerror or error}.",
+            "Check the folder and the space on its disk, or write to another one.",
         ) from error
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
-        if not existed and not any(folder.iterdir()):
-            folder.rmdir()
+        _remove_empty(made)
+
+
+def check_target(path: Path, inputs: Iterable[Path | None]) -> None:
+    """Do nothing if a report may be written to `path`.
+
+    Raises:
+        UsageError: It is a folder, or one of the run's own inputs.
+    """
+    if os.path.isdir(path):
+        raise UsageError(f"Cannot write {path}: it is a folder.", "Name a file.")
+    for source in inputs:
+        if source and os.path.exists(path) and os.path.exists(source) and os.path.samefile(path, source):
+            raise UsageError(f"Cannot write {path}: it is an input of this run.", "Name another file.")
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write `text` to `path`, whole or not at all.
+    """Write `text` to `path`, whole or not at all; to a device or a pipe as it comes.
 
     Raises:
         UsageError, GraphError: As `staging` does.
     """
-    if path.is_dir():
-        raise UsageError(f"Cannot write {path}: it is a folder.", "Name a file.")
+    path = Path(os.path.realpath(path))
+    if os.path.exists(path) and not os.path.isfile(path):
+        path.write_text(text, encoding="utf-8")
+        return
     with staging(path.parent) as scratch:
         draft = scratch / path.name
         draft.write_text(text, encoding="utf-8")
         os.replace(draft, path)
+
+
+def _remove_empty(folders: Iterable[Path]) -> None:
+    """Remove those of the folders, innermost first, that exist and are empty."""
+    for folder in folders:
+        with suppress(OSError):
+            folder.rmdir()
 
 
 def sha256(path: Path) -> str:

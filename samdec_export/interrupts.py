@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM around code that does not take them well: torch's import aborts, its tracer swallows them."""
+"""Ctrl-C, SIGTERM and SIGHUP around torch, whose import aborts on them and whose tracer swallows them."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from contextlib import contextmanager
 from functools import partial
 from types import FrameType
 
-__all__ = ["deferred", "final"]
+__all__ = ["SIGNALS", "deferred", "final"]
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
+"""Windows has no SIGHUP."""
 
 
 @contextmanager

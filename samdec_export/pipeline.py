@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from samdec_export import interrupts
 from samdec_export.artifact import Artifact, Record, publish, tool_versions
-from samdec_export.errors import NoRecordError, UsageError, ValidationError
+from samdec_export.errors import GraphError, NoRecordError, UsageError, ValidationError
 from samdec_export.feeds import NamedFeeds, read_feeds, sweep_feeds
 from samdec_export.files import sha256, staging
 from samdec_export.log import step
@@ -177,6 +177,8 @@ def validate(
     cases = read_feeds(feeds, record.signature) if feeds else sweep_feeds(record.signature, sweep, seed)
     if case is not None:
         cases = _only(cases, case)
+    if record.model not in {spec.name for spec in models()}:
+        raise GraphError(f"The record in {path} names a model that is not known: {record.model!r}.", "Export it again.")
     loaded = load_model(checkpoint, record.model)
     return _validate(artifact, loaded, cases, _replay(path, checkpoint, seed, feeds, sweep))
 
@@ -256,6 +258,11 @@ def _validate(artifact: Artifact, loaded: LoadedModel, cases: list[NamedFeeds], 
 
     record = artifact.record
     graph = build_graph(loaded.decoder, record.grid, replace(record.options, arrangement="reference"))
+    if graph.signature != record.signature:
+        raise GraphError(
+            f"The record in {artifact.path} is not that of a {record.graph} graph of {record.model}.",
+            "It is damaged, or of another version of samdec-export: export it again.",
+        )
     findings = []
     if loaded.checkpoint.weights_sha256 != record.checkpoint.weights_sha256:
         findings.append(

@@ -192,6 +192,8 @@ def foreign_zip(path: Path, tensors: dict[str, Tensor]) -> None:
         archive.writestr("readme.txt", "no tensors")
 
 
+NO_MASK = "prompt_encoder.no_mask_embed.weight"
+
 DAMAGED: dict[str, tuple[Callable[[Path, dict[str, Tensor]], Any], str]] = {
     "missing": (lambda path, tensors: None, "does not exist"),
     "directory": (lambda path, tensors: path.mkdir(), "is a folder without"),
@@ -200,11 +202,24 @@ DAMAGED: dict[str, tuple[Callable[[Path, dict[str, Tensor]], Any], str]] = {
     "truncated safetensors": (truncated_safetensors, "cannot be read"),
     "zip": (foreign_zip, "is not a checkpoint"),
     "text": (lambda path, tensors: path.write_text("hello\nworld\n"), "is not a checkpoint"),
-    "list": (lambda path, tensors: torch.save([1, 2], path), "holds a list without tensors"),
+    "list": (lambda path, tensors: torch.save([1, 2], path), "holds no tensors by name, but an object of type list"),
     "bomb": (lambda path, tensors: torch.save({"model": Bomb(path.parent / "ran")}, path), "nothing in it was run"),
     "raw bomb": (
         lambda path, tensors: path.write_bytes(pickle.dumps(Bomb(path.parent / "ran"))),
         "nothing in it was run",
+    ),
+    "sparse": (
+        lambda path, tensors: torch.save({**tensors, NO_MASK: tensors[NO_MASK].to_sparse()}, path),
+        "1 tensor does not fit: .*no_mask_embed.weight is sparse",
+    ),
+    "positions": (
+        lambda path, tensors: torch.save({**tensors, "image_encoder.pos_embed": torch.zeros(1, 0, 0, 5)}, path),
+        "is no square grid",
+    ),
+    "pointer": (lambda path, tensors: path.write_text("version https://git-lfs.github.com/spec/v1\n"), "git lfs pull"),
+    "no iou token": (
+        lambda path, tensors: torch.save({k: v for k, v in tensors.items() if "iou_token" not in k}, path),
+        r"nearest to sam_tiny .* missing mask_decoder\.iou_token",
     ),
     "module": (lambda path, tensors: torch.save(torch.nn.Linear(2, 2), path), "nothing in it was run"),
 }

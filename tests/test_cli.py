@@ -92,7 +92,8 @@ def test_a_failed_validation_exits_7_and_says_how_to_replay(
     export: Export, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     model = onnx.load(export().artifact.path)
-    model.graph.initializer[-1].raw_data = bytes(len(model.graph.initializer[-1].raw_data))
+    largest = max(model.graph.initializer, key=lambda tensor: len(tensor.raw_data))
+    largest.raw_data = bytes(len(largest.raw_data))
     onnx.save(model, tmp_path / "broken.onnx")
     code, out, err = call(capsys, "validate", tmp_path / "broken.onnx", "--sweep", "quick", "--json", "-")
     assert code == 7
@@ -163,7 +164,7 @@ def test_bad_use_ends_clearly(
     assert {path.name for path in tmp_path.iterdir()} == {"README.txt", "empty.onnx"}
 
 
-@pytest.mark.parametrize("out", ["file/sub", "/proc/nowhere"])
+@pytest.mark.parametrize("out", ["file/sub", "/proc/nowhere", "new/" + "x" * 300])
 def test_an_unwritable_folder_is_told_at_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], out: str
 ) -> None:
@@ -173,6 +174,56 @@ def test_an_unwritable_folder_is_told_at_once(
     assert code == 2
     assert is_one_clear_line(err)
     assert "Cannot write to" in err
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_report_never_replaces_what_it_is_about(
+    export: Export, tmp_path: Path, checkpoint: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    artifact = tmp_path / "model.onnx"
+    artifact.write_bytes(export().artifact.path.read_bytes())
+    (tmp_path / "link.json").symlink_to(artifact)
+    for target in (artifact, checkpoint, tmp_path / "link.json"):
+        before = target.read_bytes()
+        code, _, err = call(capsys, "validate", artifact, "--ckpt", checkpoint, "--json", target)
+        assert code == 2
+        assert "is an input of this run" in err
+        assert target.read_bytes() == before
+
+
+def test_a_report_goes_to_a_pipe_as_it_comes(export: Export, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    words = ["-q", "validate", str(export().artifact.path), "--sweep", "quick", "--json", str(tmp_path / "pipe")]
+    process = subprocess.Popen([*COMMAND, *words], stdout=subprocess.DEVNULL)
+    assert json.loads((tmp_path / "pipe").read_text())["passed"]
+    assert process.wait() == 0
+    assert (tmp_path / "pipe").is_fifo()
+
+
+def test_a_full_standard_output_is_told(export: Export) -> None:
+    with Path("/dev/full").open("w") as full:
+        command = [*COMMAND, "inspect", str(export().artifact.path)]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 4
+    assert is_one_clear_line(done.stderr)
+
+
+def test_names_that_a_terminal_cannot_show(export: Export, tmp_path: Path) -> None:
+    copy = tmp_path / "é[red].onnx"
+    copy.write_bytes(export().artifact.path.read_bytes())
+    done = run("inspect", copy, env={**os.environ, "PYTHONIOENCODING": "ascii"})
+    assert done.returncode == 0, done.stderr
+    assert "[red].onnx" in done.stdout
+
+
+@pytest.mark.parametrize("name", ["pipe", "x" * 300])
+def test_what_is_no_file_is_refused_at_once(tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str) -> None:
+    if name == "pipe":
+        os.mkfifo(tmp_path / name)
+    for words, code in ((["onnx", "--ckpt"], 3), (["inspect"], 4), (["validate"], 4)):
+        found, _, err = call(capsys, *words, tmp_path / name)
+        assert found == code
+        assert is_one_clear_line(err)
 
 
 def limit_file_size() -> None:
@@ -188,7 +239,7 @@ def test_a_failed_write_leaves_nothing(tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize(("kind", "delay"), [(signal.SIGINT, 0.5), (signal.SIGINT, 3), (signal.SIGTERM, 4)])
+@pytest.mark.parametrize(("kind", "delay"), [(signal.SIGINT, 0.5), (signal.SIGTERM, 3), (signal.SIGHUP, 4)])
 def test_an_interrupted_export_leaves_the_old_file(tmp_path: Path, kind: signal.Signals, delay: float) -> None:
     out = tmp_path / "out"
     out.mkdir()
@@ -202,6 +253,7 @@ def test_an_interrupted_export_leaves_the_old_file(tmp_path: Path, kind: signal.
     _, err = process.communicate(timeout=60)
     assert process.returncode in (130, -signal.SIGINT), "a shell shows both as 130"
     assert "Traceback" not in err
+    assert is_one_clear_line(err.splitlines()[-1] + "\n")
     assert [path.name for path in out.iterdir()] == ["sam_tiny.decoder.onnx"]
     assert (out / "sam_tiny.decoder.onnx").read_text() == "old"
 

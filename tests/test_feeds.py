@@ -103,6 +103,7 @@ def test_recorded_feeds_are_read_by_case(tiny: LoadedModel, tmp_path: Path) -> N
         ({"image_pe": np.zeros((1, 32, 8, 8))}, "image_pe is float64, not float32"),
         ({"image_pe": np.zeros((1, 32, 8), np.float32)}, "image_pe has 3 axes, not 4"),
         ({"image_pe": np.zeros((1, 32, 8, 9), np.float32)}, "image_pe has shape"),
+        ({"dense_prompt_embeddings": np.zeros((0, 32, 8, 8), np.float32)}, "an axis of size 0"),
         ({"dense_prompt_embeddings": np.zeros((7, 32, 8, 8), np.float32)}, "shape"),
     ],
 )
@@ -118,6 +119,10 @@ def test_recorded_feeds_that_do_not_fit_are_refused(
 
 def test_a_file_that_is_no_npz_is_refused(tiny: LoadedModel, tmp_path: Path) -> None:
     (tmp_path / "f.npz").write_text("no arrays here")
-    for name in ("f.npz", "missing.npz"):
+    (tmp_path / "empty.npz").touch()
+    np.save(tmp_path / "array.npy", np.zeros(3))
+    for name in ("f.npz", "empty.npz", "array.npy"):
         with pytest.raises(UsageError, match=r"is not an \.npz file"):
             read_feeds(tmp_path / name, signature_of(tiny))
+    with pytest.raises(UsageError, match="does not exist"):
+        read_feeds(tmp_path / "missing.npz", signature_of(tiny))

@@ -140,6 +140,31 @@ def test_a_changed_file_beside_its_sidecar_is_refused(export: Export, tmp_path: 
         pipeline.validate(tmp_path / artifact.path.name)
 
 
+RECORDS = {
+    "graph": "nonsense",
+    "masks": "best",
+    "precision": "fp64",
+    "model": "sam_x",
+    "grid": "9",
+    "mask_input": "true",
+    "opset": '"x"',
+    "tools": "[1]",
+    "signature": '{"axes": [], "inputs": [], "outputs": []}',
+    "choices": "[" * 100_000,
+}
+
+
+@pytest.mark.parametrize("field", RECORDS)
+def test_a_record_that_contradicts_the_file_is_refused(export: Export, tmp_path: Path, field: str) -> None:
+    model = onnx.load(export().artifact.path)
+    (entry,) = (entry for entry in model.metadata_props if entry.key == f"samdec_export.{field}")
+    entry.value = RECORDS[field]
+    onnx.save(model, tmp_path / "m.onnx")
+    with pytest.raises(GraphError, match=r"The record in .*m\.onnx (is|names)") as caught:
+        pipeline.validate(tmp_path / "m.onnx", sweep="quick")
+    assert "not written by samdec-export" not in caught.value.advice
+
+
 def test_a_file_of_another_maker_cannot_be_validated(tmp_path: Path) -> None:
     node = helper.make_node("Relu", ["x"], ["y"])
     x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, [1]) for name in "xy")

@@ -27,6 +27,9 @@ __all__ = ["LoadedModel", "load_model"]
 PARTS = ("prompt_encoder.", "mask_decoder.")
 POSITIONS = "image_encoder.pos_embed"
 SEED = 0
+LARGEST_GRID = 256
+"""Image tokens along one side: four times what the published models have."""
+
 LISTED = 12
 """Mismatches named in one error; the rest are counted."""
 
@@ -138,23 +141,37 @@ def _recognise(source: _Source, wanted: ModelSpec | None) -> ModelSpec:
         return found
     if wanted:
         return wanted
-    token = source.tensors.get("mask_decoder.iou_token.weight")
-    width = token.shape[-1] if token is not None and token.dim() == 2 else None
-    by_width = [spec for spec in MODELS.values() if spec.architecture.embed_dim == width]
-    if len(by_width) == 1:
-        return by_width[0]
-    names = ", ".join(spec.name for spec in by_width or MODELS.values() if spec.encoder)
+    fits = {spec.name: _fitting(source, spec) for spec in MODELS.values()}
+    nearest = [spec for spec in MODELS.values() if fits[spec.name] == max(fits.values())]
+    if len(nearest) == 1:
+        return nearest[0]
+    names = ", ".join(spec.name for spec in nearest)
     raise CheckpointError(
         f"{source.path} holds no known image encoder, so its model cannot be told.",
         f"Say which one it is with --model ({names}).",
     )
 
 
+def _fitting(source: _Source, spec: ModelSpec) -> int:
+    """How many of the tensors that the model needs are there in their shape."""
+    return sum(
+        name in source.tensors and source.tensors[name].shape == tensor.shape
+        for name, tensor in _expected(spec).items()
+    )
+
+
 def _grid(source: _Source, spec: ModelSpec) -> int:
     """Image tokens along one side: ViT encoders store a position for each."""
     positions = source.tensors.get(POSITIONS)
-    square = positions is not None and positions.dim() == 4 and positions.shape[1] == positions.shape[2]
-    return int(positions.shape[1]) if positions is not None and square else spec.architecture.grid
+    if positions is None:
+        return spec.architecture.grid
+    shape = tuple(positions.shape)
+    if len(shape) != 4 or shape[1] != shape[2] or not 1 <= shape[1] <= LARGEST_GRID:
+        raise CheckpointError(
+            f"{source.path} holds {source.called(POSITIONS)} of shape {shape}, which is no square grid.",
+            "The file is damaged or of a changed architecture: fetch or save it again.",
+        )
+    return shape[1]
 
 
 def _collect(source: _Source, spec: ModelSpec) -> dict[str, Tensor]:
@@ -177,6 +194,8 @@ def _collect(source: _Source, spec: ModelSpec) -> dict[str, Tensor]:
 
 
 def _problem(tensor: Tensor, expected: Tensor) -> str:
+    if tensor.layout != torch.strided or tensor.is_meta:
+        return "is sparse or without data"
     if tensor.shape != expected.shape:
         return f"has shape {tuple(tensor.shape)}, not {tuple(expected.shape)}"
     if not tensor.is_floating_point():
@@ -187,9 +206,9 @@ def _problem(tensor: Tensor, expected: Tensor) -> str:
 def _mismatch(source: _Source, spec: ModelSpec, problems: list[str]) -> CheckpointError:
     listed = "; ".join(problems[:LISTED])
     more = f"; and {len(problems) - LISTED} more" if len(problems) > LISTED else ""
-    count = f"{len(problems)} tensor{'s' if len(problems) > 1 else ''}"
+    count = f"{len(problems)} tensors do not fit" if len(problems) > 1 else "1 tensor does not fit"
     return CheckpointError(
-        f"{source.path} is nearest to {spec.name} ({spec.title}) but {count} do not fit: {listed}{more}.",
+        f"{source.path} is nearest to {spec.name} ({spec.title}) but {count}: {listed}{more}.",
         "The file is damaged or of a changed architecture: fetch or save it again.",
     )
 

@@ -28,6 +28,8 @@ FOLDER_FILES = ("model.safetensors", "pytorch_model.bin")
 WRAPPERS = ("model", "state_dict")
 """Keys under which trainers put the weights beside their own state."""
 
+LFS_POINTER = b"version https://git-lfs"
+
 PICKLE = b"\x80"
 """How a pickle begins, and so a PyTorch file from before 2020."""
 
@@ -46,14 +48,18 @@ def open_tensors(path: Path) -> TensorFile:
     Raises:
         CheckpointError: There is no such file, it is damaged, or it holds something else.
     """
-    file = _resolve(path)
     try:
+        file = _resolve(path)
         with file.open("rb") as stream:
-            head = stream.read(16)
+            head = stream.read(len(LFS_POINTER))
     except OSError as error:
-        raise CheckpointError(f"{file} cannot be read: {error.strerror}.", "Check its permissions.") from error
+        raise CheckpointError(
+            f"{path} cannot be read: {error.strerror}.", "Check the path given with --ckpt."
+        ) from error
     if not head:
         raise CheckpointError(f"{file} is empty.", "Fetch or save it again.")
+    if head == LFS_POINTER:
+        raise CheckpointError(f"{file} is a Git LFS pointer, not the file itself.", "Fetch it: git lfs pull.")
     content = _load_safetensors(file) if head[8:9] == b"{" else _load_torch(file, head)
     return TensorFile(file, _unwrap(file, content))
 
@@ -69,6 +75,8 @@ def _resolve(path: Path) -> Path:
         )
     if not path.exists():
         raise CheckpointError(f"{path} does not exist.", "Check the path given with --ckpt.")
+    if not path.is_file():
+        raise CheckpointError(f"{path} is a device or a pipe, not a file.", "Name a checkpoint file.")
     return path
 
 
@@ -93,11 +101,11 @@ def _load_torch(file: Path, head: bytes) -> Any:
     except Exception as error:  # torch.load raises anything from EOFError to UnicodeDecodeError on damaged input
         if isinstance(error, pickle.UnpicklingError) and (is_archive or head.startswith(PICKLE)):
             raise CheckpointError(
-                f"{file} holds Python objects besides tensors; they were not loaded, and nothing in it was run.",
+                f"{file} holds Python objects besides tensors, or is damaged; nothing in it was run.",
                 "Save the bare state dict instead: torch.save(model.state_dict(), ...).",
             ) from error
         raise CheckpointError(
-            f"{file} is not a checkpoint: neither a PyTorch archive nor safetensors ({_first_line(error)}).",
+            f"{file} is not a checkpoint: neither a PyTorch archive nor safetensors.",
             "Name a .pt, .pth or .safetensors file, or a Hugging Face folder.",
         ) from error
 
@@ -109,7 +117,7 @@ def _unwrap(file: Path, content: Any) -> Mapping[str, Tensor]:
         if tensors:
             return tensors
     raise CheckpointError(
-        f"{file} holds a {type(content).__name__} without tensors, not a state dict.",
+        f"{file} holds no tensors by name, but an object of type {type(content).__name__}.",
         "Save the bare state dict: torch.save(model.state_dict(), ...).",
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -52,6 +53,8 @@ def load(path: Path) -> onnx.ModelProto:
     Raises:
         GraphError: It does not exist or is not ONNX.
     """
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise GraphError(f"{path} is a folder, a device or a pipe, not a file.", "Name an ONNX file.")
     try:
         model = onnx.load(path)
     except OSError as error:
@@ -70,6 +73,13 @@ def describe(path: Path) -> GraphSummary:
         GraphError: As `load`.
     """
     model = load(path)
+    try:
+        return _summary(model, path)
+    except (KeyError, TypeError, ValueError) as error:  # names that are not text, dtypes that do not exist
+        raise GraphError(f"{path} is a damaged ONNX file.", "Export it again.") from error
+
+
+def _summary(model: onnx.ModelProto, path: Path) -> GraphSummary:
     ops = Counter(node.op_type for node in model.graph.node)
     return GraphSummary(
         opset=next((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), 0),
