@@ -81,22 +81,21 @@ class Upscaling(nn.Module):
         """Upscale twice, dot, put pixels in place."""
         x = split(keys @ self.first + self.first_bias, -1, SUBPIXELS, -1)  # (I, P, L, 4, E)
         x = F.gelu(self.norm(x)).flatten(2, 3)  # (I, P, L*4, E)
-        rows = [self._row(x, hyper, weight, bias) for weight, bias in zip(self.second, self.second_bias, strict=True)]
-        return _place_pixels(torch.stack(rows, dim=-2), height, width)  # (I, P, M, L*4, 2, 2)
+        halves = [
+            self._row(F.gelu(x @ weight + bias), hyper, height, width)
+            for weight, bias in zip(self.second, self.second_bias, strict=True)
+        ]  # 2 x (I, P, M, 2h, 4w)
+        return torch.stack(halves, dim=-2).flatten(-3, -2)  # (I, P, M, 4h, 4w)
 
-    def _row(self, x: Tensor, hyper: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        """One row of the pixels that the second upscaling makes of one: (I, P, L*4, E) -> (I, P, M, L*4, 2)."""
-        x = F.gelu(x @ weight + bias)  # (I, P, L*4, 2*F)
-        x = split(x, -1, 2, -1).flatten(2, 3)  # (I, P, L*8, F)
-        logits = (x @ hyper.mT).mT  # (I, P, M, L*8)
-        return split(logits, -1, -1, 2)
+    def _row(self, x: Tensor, hyper: Tensor, height: int, width: int) -> Tensor:
+        """Every other row of the masks: (I, P, L*4, 2*F) and (I, P, M, F) -> (I, P, M, 2h, 4w).
 
-
-def _place_pixels(logits: Tensor, height: int, width: int) -> Tensor:
-    """(I, P, M, h*w*16), the 16 being (y, x) of the first and (y, x) of the second upscaling, -> (I, P, M, 4h, 4w)."""
-    images, prompts, masks = logits.shape[:3]
-    pixels = logits.reshape(-1, width, 2, 2, 2, 2)  # (I*P*M*h, w, y, x, y, x)
-    return pixels.permute(0, 2, 4, 1, 3, 5).reshape(images, prompts, masks, 4 * height, 4 * width)
+        Pixels lie as (h, w, y, x, x), y and x of the first upscaling and x of the second: four neighbours move as one.
+        """
+        logits = (split(x, -1, 2, -1).flatten(2, 3) @ hyper.mT).mT  # (I, P, M, L*8)
+        images, prompts, masks = logits.shape[:3]
+        pixels = logits.reshape(-1, width, 2, 4).transpose(1, 2)  # (I*P*M*h, 2, w, 4)
+        return pixels.reshape(images, prompts, masks, 2 * height, 4 * width)
 
 
 def _token_weights(layer: nn.ConvTranspose2d, like: Tensor) -> tuple[nn.Parameter, nn.Parameter]:
