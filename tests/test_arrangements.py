@@ -69,9 +69,13 @@ def test_fused_is_the_reference(contract: str, name: str, double: bool, limit: f
 @pytest.mark.parametrize("name", ["sam_tiny", "sam_b"])
 @pytest.mark.parametrize("contract", ["decoder", "prompts"])
 def test_heavy_tails_do_not_hurt_fused_more_than_the_reference(contract: str, name: str) -> None:
-    """Pooled over the prompts of a graph: the distances of single prompts scatter by a factor of two both ways."""
+    """The root mean square is that of the middle prompt.
+
+    A few prompts amplify rounding five to eight times as much as the others, in either arrangement, and alone would
+    decide a figure pooled over all.
+    """
     model = make_model(name, scale=4.0)
-    prompts = 12 if name == "sam_b" else 48
+    prompts = 16 if name == "sam_b" else 48
     truth, signature = run(model, CONTRACTS[contract], "reference", prompts, double=True)
     plain, _ = run(model, CONTRACTS[contract], "reference", prompts, double=False)
     fused, _ = run(model, CONTRACTS[contract], "fused", prompts, double=False)
@@ -79,23 +83,18 @@ def test_heavy_tails_do_not_hurt_fused_more_than_the_reference(contract: str, na
     own = measure_tensor(mask, truth[mask.name], plain[mask.name]).relative
     assert own > 1e-5, "the tails are heavy: rounding is amplified"
     for spec in signature.outputs:
-        rms, worst = (
-            ratio(truth[spec.name], fused[spec.name], plain[spec.name], of) for of in (root_mean_square, largest)
-        )
-        assert rms <= RMS_LIMIT, spec.name
-        assert worst <= MAX_LIMIT, spec.name
+        errors = [outputs[spec.name] - truth[spec.name] for outputs in (fused, plain)]
+        axes = 3 if spec is mask else 1  # (M, height, width) or (M): the axes before are prompts
+        typical = [middle_root_mean_square(error, axes) for error in errors]
+        largest = [float(np.abs(error).max()) for error in errors]
+        assert typical[0] <= RMS_LIMIT * typical[1], spec.name
+        assert largest[0] <= MAX_LIMIT * largest[1], spec.name
 
 
-def ratio(truth: NDArray[Any], fused: NDArray[Any], plain: NDArray[Any], of: Any) -> float:
-    return float(of(fused - truth) / of(plain - truth))
-
-
-def root_mean_square(error: NDArray[Any]) -> float:
-    return float(np.sqrt(np.mean(error**2)))
-
-
-def largest(error: NDArray[Any]) -> float:
-    return float(np.abs(error).max())
+def middle_root_mean_square(error: NDArray[Any], axes: int) -> float:
+    """The median over prompts of the root mean square over the last `axes` axes."""
+    rows = error.reshape(-1, int(np.prod(error.shape[error.ndim - axes :])))
+    return float(np.median(np.sqrt(np.mean(rows**2, axis=1))))
 
 
 def test_a_wrong_arrangement_would_be_noticed() -> None:
