@@ -75,7 +75,7 @@ def test_heavy_tails_do_not_hurt_fused_more_than_the_reference(contract: str, na
     decide a figure pooled over all.
     """
     model = make_model(name, scale=4.0)
-    prompts = 16 if name == "sam_b" else 48
+    prompts = 40 if name == "sam_b" else 48
     truth, signature = run(model, CONTRACTS[contract], "reference", prompts, double=True)
     plain, _ = run(model, CONTRACTS[contract], "reference", prompts, double=False)
     fused, _ = run(model, CONTRACTS[contract], "fused", prompts, double=False)
