@@ -13,10 +13,16 @@ import numpy as np
 import pytest
 import torch
 import upstream
+from numpy.typing import NDArray
 
+from samdec_export import pipeline
 from samdec_export.backends.ort import OrtRunner
 from samdec_export.models.checkpoint import load_model
+from samdec_export.options import GraphOptions
+from samdec_export.pipeline import Exported
 from samdec_export.validation.metrics import mask_metrics, tensor_metrics
+
+Arrays = dict[str, NDArray[Any]]
 
 PEAK_MEMORY = 1.5e9
 CHUNK = 8
@@ -88,6 +94,43 @@ def test_onnx_equals_segment_anythings_decoder(sam: Any, exported: Path, batch: 
         assert found.max_abs <= 1e-5 * np.ptp(expected)
         if name == "masks":
             assert mask_metrics(expected, outputs[name]).iou_min >= 0.9999
+
+
+@pytest.fixture(scope="module")
+def meta(folder: Path) -> Exported:
+    return pipeline.export(folder / "sam_b.pt", options=GraphOptions(graph="meta"), out=folder / "meta")
+
+
+def test_resized_masks_pass_their_own_validation(meta: Exported) -> None:
+    assert meta.validated is not None
+    meta.validated.require()
+    floor = meta.validated.result.floors["masks"]
+    assert 2.5e-6 < floor.relative < 5e-5, "the larger an image, the worse eager fp32 places its pixels"
+
+
+@pytest.mark.parametrize("has_mask", [0, 1])
+@pytest.mark.parametrize("size", [(1080, 1920), (1200, 800)])
+def test_meta_equals_segment_anythings_wrapper(sam: Any, meta: Exported, size: tuple[int, int], has_mask: int) -> None:
+    rng = np.random.default_rng(size)
+    labels = np.array([[1, 0, -1], [2, 3, 1]], np.float32)
+    feeds: Arrays = {
+        "image_embeddings": rng.standard_normal((1, 256, 64, 64)),
+        "point_coords": np.sort(rng.uniform(0, 1024, (2, 3, 2)), axis=1),
+        "point_labels": labels,
+        "mask_input": 10 * rng.standard_normal((2, 1, 256, 256)),
+        "has_mask_input": np.array([has_mask]),
+        "orig_im_size": np.array(size),
+    }
+    feeds = {name: array.astype(np.float32) for name, array in feeds.items()}
+    wrapper = upstream.segment_anything("utils.onnx").SamOnnxModel(sam, return_single_mask=False)
+    with torch.inference_mode():
+        _, iou, low_res = wrapper(*(torch.from_numpy(array) for array in feeds.values()))
+        # In float64: in float32 it places pixels up to 1e-5 of the span off.
+        masks = wrapper.mask_postprocessing(low_res.double(), torch.tensor(size))
+    outputs = OrtRunner(meta.artifact.path).run(feeds)
+    for expected, actual in zip((masks, iou, low_res), outputs.values(), strict=True):
+        assert actual.shape == expected.shape
+        assert np.abs(actual - expected.numpy()).max() <= 1e-5 * max(1, np.ptp(expected.numpy()))
 
 
 def test_three_libraries_files_give_bit_identical_decoders(sam: Any, folder: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -218,7 +219,7 @@ def result_of(masks: NDArray[np.float32], scores: NDArray[np.float32]) -> list[s
         {"masks": (1, 2, 4, 4), "iou": (1, 2)},
         {"masks": MASKS, "iou": SCORES},
         {"masks": masks, "iou": scores},
-        TOLERANCES["fp32"],
+        dict.fromkeys(("masks", "iou"), TOLERANCES["fp32"]),
     )
     return [violation.metric for violation in result.violations]
 
@@ -236,17 +237,40 @@ def test_nothing_compared_is_a_failure() -> None:
     runner = Constant({"masks": MASKS, "iou": SCORES})
     with pytest.raises(ValidationError, match="no case to compare"):
         validate(runner, runner, runner, Signature(inputs=(), outputs=SPECS), [], TOLERANCES["fp32"])
-    empty = compare_case("c", (), {}, {}, {}, TOLERANCES["fp32"])
+    empty = compare_case("c", (), {}, {}, {}, {})
     assert not empty.passed
 
 
-def test_the_references_own_rounding_bounds_the_tolerance() -> None:
+class ByCase(Constant):
+    """A runner whose answers grow with the input."""
+
+    def run(self, feeds: Feeds) -> Outputs:
+        return {name: array * (1 + float(feeds["factor"])) for name, array in self.outputs.items()}
+
+
+def test_the_references_own_rounding_bounds_the_tolerance_of_each_output() -> None:
     reference, exact = Constant({"masks": MASKS, "iou": SCORES}), Constant({"masks": MASKS * 1.01, "iou": SCORES})
+    candidate = Constant({"masks": MASKS * 0.99, "iou": SCORES + np.float32(1e-4)})
     signature = Signature(inputs=(), outputs=SPECS)
-    case = NamedFeeds("c", dict)
-    result = validate(reference, reference, exact, signature, [case], TOLERANCES["fp32"])
-    assert result.floor == pytest.approx(0.01 / 2 / 1.01, rel=1e-3)
-    assert result.tolerance.relative == pytest.approx(4 * result.floor)
+    result = validate(candidate, reference, exact, signature, [NamedFeeds("c", dict)], TOLERANCES["fp32"])
+    assert result.floors["masks"].relative == pytest.approx(0.01 / 2 / 1.01, rel=1e-3)
+    assert result.floors["iou"].relative == 0
+    assert [(bad.output, bad.metric) for bad in result.cases[0].violations] == [("iou", "relative error")]
+
+
+def test_rounding_is_measured_again_where_a_case_breaks_its_limit() -> None:
+    reference, exact = Constant({"masks": MASKS, "iou": SCORES}), ByCase({"masks": MASKS, "iou": SCORES})
+    signature = Signature(inputs=(), outputs=SPECS)
+    cases = [NamedFeeds(f"c{factor}", partial(dict, factor=np.float32(factor))) for factor in (0, 0.01, 0.001)]
+    result = validate(
+        Constant({"masks": MASKS * 0.99, "iou": SCORES}), reference, exact, signature, cases, TOLERANCES["fp32"]
+    )
+    assert [case.passed for case in result.cases] == [False, True, True]
+    assert result.floors["masks"].case == "c0.01"
+    again = validate(
+        Constant({"masks": MASKS * 0.9, "iou": SCORES}), reference, exact, signature, cases, TOLERANCES["fp32"]
+    )
+    assert not any(case.passed for case in again.cases)
 
 
 finite = npst.arrays(np.float32, (2, 3, 4), elements=st.floats(-1000, 1000, width=32))

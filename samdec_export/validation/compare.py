@@ -66,7 +66,7 @@ def compare_case(
     shapes: Mapping[str, tuple[int, ...]],
     reference: Outputs,
     candidate: Outputs,
-    tolerance: Tolerance,
+    limits: Mapping[str, Tolerance],
 ) -> CaseResult:
     """Compare the outputs of one case.
 
@@ -76,13 +76,13 @@ def compare_case(
         shapes: The shape that each output must have in this case.
         reference: Outputs that are right.
         candidate: Outputs to judge.
-        tolerance: The limits.
+        limits: What each output may differ by.
     """
     structure = tuple(_structure(specs, shapes, reference, candidate))
     if structure:
         return CaseResult(case=name, outputs=(), violations=structure)
-    outputs = tuple(_measure(spec, reference[spec.name], candidate[spec.name], tolerance) for spec in specs)
-    violations = tuple(violation for output in outputs for violation in _judge(output, tolerance))
+    outputs = tuple(_measure(spec, reference[spec.name], candidate[spec.name], limits[spec.name]) for spec in specs)
+    violations = tuple(violation for output in outputs for violation in _judge(output, limits[output.name]))
     return CaseResult(case=name, outputs=outputs, violations=violations)
 
 

@@ -6,6 +6,7 @@ import math
 from dataclasses import asdict
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
@@ -14,7 +15,20 @@ from samdec_export.validation.validate import ValidationResult
 
 __all__ = ["SCHEMA_VERSION", "failure_message", "print_report", "to_json"]
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+
+COLUMNS = [
+    "cases",
+    "max abs",
+    "mean abs",
+    "relative",
+    "allowed",
+    "cosine",
+    "PSNR dB",
+    "mask IoU",
+    "flipped",
+    "best mask",
+]
 
 
 def to_json(result: ValidationResult, replay: str) -> dict[str, Any]:
@@ -32,7 +46,7 @@ def to_json(result: ValidationResult, replay: str) -> dict[str, Any]:
             "reference": result.reference,
             "candidate": result.candidate,
             "tolerance": asdict(result.tolerance),
-            "floor": {"case": result.floor_case, "relative": result.floor},
+            "floors": {name: asdict(floor) for name, floor in result.floors.items()},
             "findings": list(result.findings),
             "worst_case": worst.case if worst else None,
             "replay": replay,
@@ -46,38 +60,18 @@ def print_report(result: ValidationResult, console: Console) -> None:
     """A row for each output: its worst over all cases, beside what is allowed."""
     limit = result.tolerance
     failed = sum(not case.passed for case in result.cases)
-    table = Table(title=f"{result.candidate} against {result.reference}", title_justify="left")
-    for column in (
-        "output",
-        "cases",
-        "max abs",
-        "mean abs",
-        "relative",
-        "cosine",
-        "PSNR dB",
-        "mask IoU",
-        "flipped",
-        "best mask",
-    ):
-        table.add_column(column, justify="left" if column == "output" else "right", no_wrap=True)
+    title = f"{result.candidate} against {result.reference}"
+    table = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table.add_column("output", no_wrap=True)
+    for column in COLUMNS:
+        table.add_column(column, justify="right", no_wrap=True)
     for name in dict.fromkeys(output.name for case in result.cases for output in case.outputs):
-        table.add_row(*_row(name, result.cases))
-    table.add_section()
-    table.add_row(
-        "allowed",
-        "",
-        "",
-        "",
-        f"{limit.relative:.1e}",
-        "",
-        "",
-        f"{limit.iou:g}",
-        f"{limit.flipped:.1e}",
-        f"{limit.best_mask:g}",
-    )
+        table.add_row(*_row(name, result.cases, result.limits[name].relative))
+    table.add_row("allowed", *[""] * 7, f"{limit.iou:g}", f"{limit.flipped:.1e}", f"{limit.best_mask:g}")
     console.print(table)
     console.print(f"{len(result.cases)} cases, {failed} failed.")
-    console.print(f"Eager fp32 is itself {result.floor:.1e} from fp64 ({result.floor_case}).")
+    floors = ", ".join(f"{name} {floor.relative:.1e}" for name, floor in result.floors.items())
+    console.print(f"Eager fp32 is itself this far from fp64: {floors}.")
     for finding in result.findings:
         console.print(finding, style="red")
 
@@ -95,7 +89,7 @@ def failure_message(result: ValidationResult) -> str:
     return f"{result.candidate} does not equal {result.reference}: {'; '.join(reasons)}."
 
 
-def _row(name: str, cases: tuple[CaseResult, ...]) -> tuple[str, ...]:
+def _row(name: str, cases: tuple[CaseResult, ...], allowed: float) -> tuple[str, ...]:
     outputs = [output for case in cases for output in case.outputs if output.name == name]
     tensors = [output.tensor for output in outputs]
     psnr = min(tensor.psnr for tensor in tensors)
@@ -105,6 +99,7 @@ def _row(name: str, cases: tuple[CaseResult, ...]) -> tuple[str, ...]:
         f"{max(tensor.max_abs for tensor in tensors):.1e}",
         f"{max(tensor.mean_abs for tensor in tensors):.1e}",
         f"{max(tensor.relative for tensor in tensors):.1e}",
+        f"{allowed:.1e}",
         f"{min(tensor.cosine for tensor in tensors):.8f}",
         "exact" if math.isinf(psnr) else f"{psnr:.1f}",
         *_mask_columns(outputs),
