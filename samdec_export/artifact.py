@@ -80,6 +80,7 @@ class Record:
             mask_input=self.mask_input,
             dynamic_grid=self.dynamic_grid,
             arrangement=self.arrangement,
+            ranges=self.signature.dims,
         )
 
     @property

@@ -18,7 +18,16 @@ from samdec_export.errors import GraphError, SamdecError
 from samdec_export.files import check_target, write_text
 from samdec_export.interrupts import SIGNALS
 from samdec_export.log import log, show_progress
-from samdec_export.options import DEFAULT_OPSET, OPSETS, ArrangementName, GraphName, GraphOptions, MasksMode, SweepName
+from samdec_export.options import (
+    DEFAULT_OPSET,
+    OPSETS,
+    ArrangementName,
+    GraphName,
+    GraphOptions,
+    MasksMode,
+    SweepName,
+    parse_range,
+)
 
 __all__ = ["app", "main"]
 
@@ -73,6 +82,10 @@ def onnx_command(
     arrangement: Annotated[
         ArrangementName, typer.Option(help="fused: less work, same function. reference: as its authors wrote it.")
     ] = "fused",
+    ranges: Annotated[
+        list[str] | None,
+        typer.Option("--range", help="AXIS=MIN:OPT:MAX: sizes to arrange and validate for.", show_default=False),
+    ] = None,
     opset: Annotated[int, typer.Option(min=OPSETS[0], max=OPSETS[-1], help="ONNX opset.")] = DEFAULT_OPSET,
     out: Out = Path("artifacts"),
     sweep: Annotated[SweepName, typer.Option(help="How wide to validate.")] = "quick",
@@ -85,7 +98,12 @@ def onnx_command(
     if ckpt is None and model is None:
         log.info("No --ckpt: exporting the embedded sam_tiny with seeded weights.")
     options = GraphOptions(
-        graph=graph, masks=masks, mask_input=mask_input, dynamic_grid=dynamic_grid, arrangement=arrangement
+        graph=graph,
+        masks=masks,
+        mask_input=mask_input,
+        dynamic_grid=dynamic_grid,
+        arrangement=arrangement,
+        ranges=tuple(parse_range(text) for text in ranges or ()),
     )
     done = pipeline.export(ckpt, model, options=options, opset=opset, out=out, sweep=None if no_validate else sweep)
     _print(done.to_json()) if as_json else display.exported(done)

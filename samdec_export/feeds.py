@@ -88,7 +88,7 @@ def sweep(signature: Signature, width: SweepName = "full") -> list[Case]:
     masks: tuple[MaskInput, ...] = (
         ("off", "on", "mixed") if any(spec.shape != (1,) for spec in flags) else ("off", "on")
     )
-    opt = {dim.name: dim.opt for dim in dims}
+    opt = {dim.name: _limit(dim, dim.opt, width) for dim in dims}
     cycled = [Case(sizes=sizes, mask_input=mask) for sizes, mask in zip(every, itertools.cycle(masks), strict=False)]
     return list({case.name: case for case in (*cycled, *(Case(sizes=opt, mask_input=mask) for mask in masks))}.values())
 
@@ -215,8 +215,13 @@ def _corner_sizes(dim: Dim, width: SweepName) -> tuple[int, ...]:
 
 def _between(dim: Dim, part: float, width: SweepName) -> int:
     """An odd size at `part` of the range, inside it."""
-    top = min(dim.max, QUICK_SIZES[-1]) if width == "quick" and dim.independent else dim.max
+    top = _limit(dim, dim.max, width)
     return min(top, int(dim.min + part * (top - dim.min)) | 1)
+
+
+def _limit(dim: Dim, size: int, width: SweepName) -> int:
+    """A quick sweep takes few slices of an independent axis."""
+    return max(dim.min, min(size, QUICK_SIZES[-1])) if width == "quick" and dim.independent else size
 
 
 def _labels(rng: np.random.Generator, shape: tuple[int, ...]) -> Array:

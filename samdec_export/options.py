@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias, get_args
 
 from samdec_export.errors import UsageError
+from samdec_export.signature import Dim
 
 __all__ = [
     "ARRANGEMENTS",
@@ -20,6 +21,7 @@ __all__ = [
     "GraphOptions",
     "MasksMode",
     "SweepName",
+    "parse_range",
 ]
 
 GraphName: TypeAlias = Literal["decoder", "prompts", "meta"]
@@ -39,6 +41,22 @@ CONTRACT_MASKS: dict[GraphName, MasksMode] = {"decoder": "multi", "prompts": "mu
 """What each graph returns unless asked otherwise; segment-anything's own ONNX file returns every mask."""
 
 
+def parse_range(text: str) -> Dim:
+    """Read `AXIS=MIN:OPT:MAX`, such as `prompts=1:8:16`.
+
+    Raises:
+        UsageError: It is not that.
+    """
+    name, _, sizes = text.partition("=")
+    try:
+        low, usual, high = (int(size) for size in sizes.split(":"))
+        return Dim(name=name.strip(), min=low, opt=usual, max=high)
+    except ValueError as error:
+        raise UsageError(
+            f"--range {text!r} is not AXIS=MIN:OPT:MAX with 1 <= MIN <= OPT <= MAX.", "Write such as prompts=1:8:16."
+        ) from error
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GraphOptions:
     """Which graph, and in which form.
@@ -50,9 +68,11 @@ class GraphOptions:
         mask_input: `prompts` only: each prompt may bring a mask.
         dynamic_grid: Height and width of the image embedding are dynamic.
         arrangement: `fused` does less work for the same function; `reference` is the definition as written.
+        ranges: Dynamic axes whose sizes differ from the contract's usual ones: the graph is validated over them and
+            arranged for their `opt`.
 
     Raises:
-        UsageError: `mask_input` for a graph that has no such choice.
+        UsageError: `mask_input` for a graph that has no such choice, or two ranges for an axis.
     """
 
     graph: GraphName = "decoder"
@@ -60,6 +80,7 @@ class GraphOptions:
     mask_input: bool = False
     dynamic_grid: bool = False
     arrangement: ArrangementName = "fused"
+    ranges: tuple[Dim, ...] = ()
 
     def __post_init__(self) -> None:
         if self.mask_input and self.graph != "prompts":
@@ -67,6 +88,9 @@ class GraphOptions:
                 f"--mask-input is a choice of the prompts graph, not of {self.graph}.",
                 "Leave it out (decoder has no mask input, meta always has one), or add --graph prompts.",
             )
+        names = [axis.name for axis in self.ranges]
+        if len({*names}) < len(names):
+            raise UsageError(f"An axis has two ranges: {', '.join(names)}.", "Give each axis one --range.")
 
     @property
     def masks_mode(self) -> MasksMode:

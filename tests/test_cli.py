@@ -45,6 +45,35 @@ def is_one_clear_line(text: str) -> bool:
     return text.startswith("samdec-export: ") and text.count("\n") == 1 and "Traceback" not in text
 
 
+def test_ranges_are_the_users(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    words = ("onnx", "--graph", "prompts", "--range", "prompts=1:2:5", "--range", "points=2:3:4", "--out", tmp_path)
+    assert call(capsys, *words, "--no-validate")[0] == 0
+    code, out, _ = call(capsys, "validate", tmp_path / "sam_tiny.prompts.onnx", "--json", "-")
+    cases = [case["case"] for case in json.loads(out)["cases"]]
+    assert code == 0
+    assert "images=4,prompts=5,points=4" in cases
+    assert not any("points=1," in f"{case}," for case in cases)
+
+
+@pytest.mark.parametrize(
+    ("ranges", "message"),
+    [
+        (["prompts"], "is not AXIS=MIN:OPT:MAX"),
+        (["prompts=1:2"], "is not AXIS=MIN:OPT:MAX"),
+        (["prompts=0:1:2"], "is not AXIS=MIN:OPT:MAX"),
+        (["prompts=3:2:4"], "is not AXIS=MIN:OPT:MAX"),
+        (["batch=1:2:3"], "has no dynamic axis 'batch'"),
+        (["points=1:2:3", "points=1:2:4"], "has two ranges"),
+    ],
+)
+def test_wrong_ranges(capsys: pytest.CaptureFixture[str], tmp_path: Path, ranges: list[str], message: str) -> None:
+    words = [word for text in ranges for word in ("--range", text)]
+    code, _, err = call(capsys, "onnx", "--graph", "prompts", *words, "--out", tmp_path)
+    assert (code, is_one_clear_line(err)) == (2, True)
+    assert message in err
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.fixture
 def checkpoint(tmp_path: Path) -> Path:
     torch.save(load_model(None).decoder.state_dict(), tmp_path / "tiny.pt")

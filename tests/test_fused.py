@@ -158,11 +158,17 @@ def test_shared_needs_one_mask_prompt() -> None:
 
 def test_forms_follow_the_number_of_tokens() -> None:
     decoder = make_model(FULL, torch.float32).mask_decoder
-    few = choose_forms(decoder, masks="multi", points=2, shared=True)
-    many = choose_forms(decoder, masks="multi", points=15, shared=False)
+    few = choose_forms(decoder, masks="multi", points=2, prompts=8, shared=True)
+    many = choose_forms(decoder, masks="multi", points=15, prompts=8, shared=False)
     assert (few.first, few.others, few.last) == ("shared", "absorbed", "absorbed")
     assert (many.first, many.others, many.last) == ("plain", "plain", "absorbed")
     assert len(few.reasons) == len(many.reasons) == 3
+
+
+def test_a_shared_first_layer_pays_from_three_prompts_on() -> None:
+    decoder = make_model(FULL, torch.float32).mask_decoder
+    chosen = [choose_forms(decoder, masks="multi", points=2, prompts=count, shared=True).first for count in (1, 2, 3)]
+    assert chosen == ["absorbed", "absorbed", "shared"]
 
 
 def test_export_keeps_every_axis_dynamic() -> None:

@@ -37,7 +37,7 @@ class Arrangement(Protocol):
 
 
 def arrange(
-    decoder: MaskDecoder, options: GraphOptions, *, points: int, shared: bool, one_image: bool
+    decoder: MaskDecoder, options: GraphOptions, *, points: int, prompts: int, shared: bool, one_image: bool
 ) -> tuple[Arrangement, tuple[str, ...]]:
     """Arrange a decoder for a graph.
 
@@ -45,6 +45,7 @@ def arrange(
         decoder: The loaded decoder.
         options: Which graph; says which arrangement and which masks.
         points: The number of points to be fastest for.
+        prompts: The number of prompts of an image to be fastest for.
         shared: The mask prompt is one constant for all prompts of an image.
         one_image: The graph takes one image only.
 
@@ -53,7 +54,7 @@ def arrange(
     """
     if options.arrangement == "reference":
         return ReferenceArrangement(decoder, options.masks_mode, one_image), ()
-    forms = choose_forms(decoder, masks=options.masks_mode, points=points, shared=shared)
+    forms = choose_forms(decoder, masks=options.masks_mode, points=points, prompts=prompts, shared=shared)
     return FusedMaskDecoder(decoder, masks=options.masks_mode, forms=forms), forms.reasons
 
 

@@ -39,17 +39,18 @@ class Forms:
     reasons: tuple[str, ...] = ()
 
 
-def choose_forms(decoder: MaskDecoder, *, masks: MasksMode, points: int, shared: bool) -> Forms:
+def choose_forms(decoder: MaskDecoder, *, masks: MasksMode, points: int, prompts: int, shared: bool) -> Forms:
     """The forms that cost least.
 
     Args:
         decoder: The decoder they are for.
         masks: The masks asked for.
         points: The number of points to be fastest for: the `opt` of that axis in the graph's signature.
+        prompts: The number of prompts of an image to be fastest for, likewise.
         shared: The mask prompt is one constant, so the first layer sees the same image tokens for every prompt.
     """
     attention = cast("TwoWayTransformer", decoder.transformer).final_attn_token_to_image
-    heads, inner_width = attention.num_heads, attention.q_proj.out_features
+    heads, channels, inner_width = attention.num_heads, attention.q_proj.in_features, attention.q_proj.out_features
     chosen = _chosen(decoder, masks)
     tokens, last_tokens = 1 + decoder.num_mask_tokens + points, 1 + chosen.stop - chosen.start
 
@@ -62,8 +63,12 @@ def choose_forms(decoder: MaskDecoder, *, masks: MasksMode, points: int, shared:
     others, others_reason = cheaper(tokens, "other layers")
     last, last_reason = cheaper(last_tokens, "last attention")
     first, first_reason = cheaper(tokens, "first layer")
-    if shared:
-        first, first_reason = "shared", "first layer: shared, its image tokens are the same for all prompts of an image"
+    # Multiply-adds for each image token: the projections once and their use by each prompt, or absorbed products.
+    once, use, absorbed = channels * inner_width, tokens * inner_width, heads * tokens * channels
+    if shared and once + prompts * use < prompts * absorbed:
+        first = "shared"
+        first_reason = f"first layer: shared, {once} + {prompts} prompts x {use} < {prompts} x {absorbed} per token"
+
     return Forms(first=first, others=others, last=last, reasons=(first_reason, others_reason, last_reason))
 
 

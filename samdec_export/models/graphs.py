@@ -5,13 +5,15 @@ B prompts, N points, M masks, C channels, h x w image tokens, I images, P prompt
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import ClassVar, Literal, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from samdec_export.errors import UsageError
 from samdec_export.models.arrangements import arrange
 from samdec_export.models.prompt_encoder import IMAGE_STRIDE, PromptEncoder
 from samdec_export.models.sam import SamDecoder
@@ -45,6 +47,7 @@ class ExportGraph(nn.Module):
             model.mask_decoder,
             options,
             points=axes.points.opt,
+            prompts=axes.prompts.opt,
             shared=self.one_mask_embedding,
             one_image=self.one_image,
         )
@@ -55,7 +58,7 @@ class DecoderGraph(ExportGraph):
 
     def __init__(self, model: SamDecoder, options: GraphOptions, axes: _Axes) -> None:
         super().__init__(model, options, axes)
-        batch, points = Dim(name="batch", min=1, opt=1, max=64, independent=True), axes.points
+        batch, points = axes.batch(64), axes.points
         grid = (axes.channels, axes.height, axes.width)
         self.signature = Signature(
             inputs=(
@@ -93,8 +96,7 @@ class PromptsGraph(ExportGraph):
 
     def __init__(self, model: SamDecoder, options: GraphOptions, axes: _Axes) -> None:
         super().__init__(model, options, axes)
-        images = Dim(name="images", min=1, opt=1, max=4, independent=True)
-        prompts = Dim(name="prompts", min=1, opt=1, max=16, independent=True)
+        images, prompts = axes.images, axes.prompts
         self.signature = Signature(
             inputs=(axes.image(images), *axes.points_of(images, prompts, labels="int64")),
             outputs=axes.outputs("low_res_masks", images, prompts),
@@ -150,10 +152,9 @@ class MetaGraph(ExportGraph):
 
     def __init__(self, model: SamDecoder, options: GraphOptions, axes: _Axes) -> None:
         super().__init__(model, options, axes)
-        batch, side = Dim(name="batch", min=1, opt=1, max=16, independent=True), IMAGE_STRIDE * axes.grid
+        batch, side = axes.batch(16), IMAGE_STRIDE * axes.grid
         size = tuple(
-            Dim(name=name, min=side // 4, opt=side * 3 // 4, max=side * 5 // 4)
-            for name in ("image_height", "image_width")
+            axes.dim(name, side // 4, side * 3 // 4, side * 5 // 4) for name in ("image_height", "image_width")
         )
         mask, iou = axes.outputs("low_res_masks", batch)
         self.signature = Signature(
@@ -191,14 +192,40 @@ class MetaGraph(ExportGraph):
 
 @dataclass(frozen=True, slots=True)
 class _Axes:
-    """Axes that the contracts share."""
+    """Axes of the contracts: their usual ranges, unless others were asked for."""
 
     channels: int
     grid: int
-    height: int | Dim
-    width: int | Dim
     num_masks: int
-    points: Dim
+    dynamic_grid: bool
+    ranges: Mapping[str, Dim]
+
+    def dim(self, name: str, low: int, usual: int, high: int, *, independent: bool = False) -> Dim:
+        asked = self.ranges.get(name, Dim(name=name, min=low, opt=usual, max=high))
+        return replace(asked, independent=independent)
+
+    def batch(self, most: int) -> Dim:
+        return self.dim("batch", 1, 1, most, independent=True)
+
+    @property
+    def images(self) -> Dim:
+        return self.dim("images", 1, 1, 4, independent=True)
+
+    @property
+    def prompts(self) -> Dim:
+        return self.dim("prompts", 1, 8, 16, independent=True)
+
+    @property
+    def points(self) -> Dim:
+        return self.dim("points", 1, 2, 16)
+
+    @property
+    def height(self) -> int | Dim:
+        return self.dim("height", max(1, self.grid // 4), self.grid, self.grid) if self.dynamic_grid else self.grid
+
+    @property
+    def width(self) -> int | Dim:
+        return self.dim("width", max(1, self.grid // 4), self.grid, self.grid) if self.dynamic_grid else self.grid
 
     @property
     def mask_size(self) -> tuple[Axis, Axis]:
@@ -231,23 +258,30 @@ def build_graph(model: SamDecoder, grid: int, options: GraphOptions) -> ExportGr
         model: The decoder; shared, not copied.
         grid: Image tokens along one side; with a dynamic grid, the most along each side.
         options: Which graph.
+
+    Raises:
+        UsageError: A range is given for an axis that the graph does not have.
     """
-    low = max(1, grid // 4)
     total = model.mask_decoder.num_mask_tokens
     axes = _Axes(
         channels=model.mask_decoder.iou_token.embedding_dim,
         grid=grid,
-        height=Dim(name="height", min=low, opt=grid, max=grid) if options.dynamic_grid else grid,
-        width=Dim(name="width", min=low, opt=grid, max=grid) if options.dynamic_grid else grid,
         num_masks={"multi": total - 1, "single": 1, "all": total, "best": 1}[options.masks_mode],
-        points=Dim(name="points", min=1, opt=2, max=16),
+        dynamic_grid=options.dynamic_grid,
+        ranges={axis.name: axis for axis in options.ranges},
     )
     graphs: dict[str, type[DecoderGraph | PromptsGraph | MetaGraph]] = {
         "decoder": DecoderGraph,
         "prompts": MaskPromptsGraph if options.mask_input else PromptsGraph,
         "meta": MetaGraph,
     }
-    return graphs[options.graph](model, options, axes).eval()
+    graph = graphs[options.graph](model, options, axes).eval()
+    names = [dim.name for dim in graph.signature.dims]
+    if unknown := [name for name in axes.ranges if name not in names]:
+        raise UsageError(
+            f"The {options.graph} graph has no dynamic axis {unknown[0]!r}.", f"It has {', '.join(names)}."
+        )
+    return graph
 
 
 def _times(axis: int | Dim, factor: int) -> Axis:

@@ -24,15 +24,13 @@ def main() -> None:
     parser.add_argument("--images", default="1")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=7)
-    parser.add_argument("--own", action="store_true", help="only the two arrangements")
+    parser.add_argument("--own", action="store_true", help="only this project's graphs")
     options = parser.parse_args()
     show_progress()
     folder, checkpoint = options.folder, options.folder / "sam_b.pt"
-    fused, reference = (folder / name / "sam_b.prompts.onnx" for name in ("fused", "reference"))
-    entries = [
-        bench.BenchEntry(path=fused, name="fused"),
-        bench.BenchEntry(path=reference, name="reference"),
-    ]
+    names = ("fused", "fused-one-prompt", "reference")
+    entries = [bench.BenchEntry(path=folder / name / "sam_b.prompts.onnx", name=name) for name in names]
+    reference = entries[-1].path
     peers = [
         Candidate(name="optimum", command=worker("optimum", folder / "optimum" / "prompt_encoder_mask_decoder.onnx")),
         Candidate(name="segment-anything", command=worker("segment_anything", folder / "segment_anything.onnx")),
