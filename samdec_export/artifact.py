@@ -53,11 +53,16 @@ class CheckpointRef:
 class Record:
     """What an artifact is and where it came from; the same on every machine and at every time.
 
-    `choices` says what was chosen for the signature, and why: a line for each choice.
+    `choices` says what was chosen for the signature, and why: a line for each choice. `io` is the precision of inputs
+    and outputs. A converted graph names the SHA-256 of the fp32 file that it was made from in `parent`, empty
+    otherwise, and in `kept` its nodes that stay in fp32, with reasons.
     """
 
     format: Format
     precision: Precision
+    io: Precision
+    parent: str
+    kept: Mapping[str, str]
     model: str
     grid: int
     graph: GraphName
@@ -85,14 +90,15 @@ class Record:
 
     @property
     def file_name(self) -> str:
-        """`<model>.<graph>.onnx`."""
-        return f"{self.model}.{self.graph}.{self.format}"
+        """`<model>.<graph>.onnx`, with the precision before the ending where it is not fp32."""
+        precision = "" if self.precision == "fp32" else f".{self.precision}"
+        return f"{self.model}.{self.graph}{precision}.{self.format}"
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object that `from_json` reads back."""
         fields = {name: getattr(self, name) for name in self.__slots__}
         checkpoint = {name: getattr(self.checkpoint, name) for name in self.checkpoint.__slots__}
-        fields |= {"choices": list(self.choices), "tools": dict(self.tools)}
+        fields |= {"choices": list(self.choices), "tools": dict(self.tools), "kept": dict(self.kept)}
         return {**fields, "checkpoint": checkpoint, "signature": self.signature.to_json()}
 
     @classmethod
@@ -105,7 +111,7 @@ class Record:
         fields = {name: data[name] for name in cls.__slots__}
         _check_choices(data)
         fields["choices"] = tuple(data["choices"])
-        fields["tools"] = dict(data["tools"])
+        fields["tools"], fields["kept"] = dict(data["tools"]), dict(data["kept"])
         fields["checkpoint"] = CheckpointRef(**data["checkpoint"])
         fields["signature"] = Signature.from_json(data["signature"])
         record = cls(**fields)
@@ -138,7 +144,7 @@ class Record:
                 "It was not written by samdec-export, or another tool dropped its metadata: export it again.",
             )
         try:
-            texts = ("format", "precision", "model", "graph", "masks", "arrangement")
+            texts = ("format", "precision", "io", "parent", "model", "graph", "masks", "arrangement")
             return cls.from_json({key: value if key in texts else json.loads(value) for key, value in fields.items()})
         except (AttributeError, KeyError, TypeError, ValueError, RecursionError, UsageError) as error:
             raise GraphError(
@@ -150,6 +156,7 @@ def _check_choices(data: Mapping[str, Any]) -> None:
     choices = {
         "format": get_args(Format),
         "precision": PRECISIONS,
+        "io": ("fp32", "fp16"),
         "graph": GRAPHS,
         "masks": MASKS,
         "arrangement": ARRANGEMENTS,

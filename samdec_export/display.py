@@ -13,9 +13,10 @@ from samdec_export.validation.report import print_report
 if TYPE_CHECKING:
     from samdec_export.bench import Benchmarked
     from samdec_export.doctor import Diagnosis
+    from samdec_export.gate import Validated
     from samdec_export.models.registry import ModelSpec
     from samdec_export.passes.describe import GraphSummary, TensorSummary
-    from samdec_export.pipeline import Exported, Inspected, Validated
+    from samdec_export.pipeline import Exported, Inspected
 
 __all__ = ["benchmarked", "diagnosed", "exported", "inspected", "models", "validated"]
 
@@ -35,12 +36,19 @@ def exported(done: Exported) -> None:
     console.print(f"Operators: {done.before.nodes} traced, {done.after.nodes} after simplification.")
     console.print(_op_changes(done.before, done.after))
     if done.validated:
-        print_report(done.validated.result, console)
+        _reports(done.validated, console)
 
 
 def validated(done: Validated) -> None:
     """The report of a validation."""
-    print_report(done.result, _console())
+    _reports(done, _console())
+
+
+def _reports(done: Validated, console: Console) -> None:
+    for result in done.results:
+        print_report(result, console)
+    for note in done.notes:
+        console.print(note)
 
 
 def inspected(found: Inspected) -> None:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import shlex
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from samdec_export import interrupts
 from samdec_export.artifact import Artifact, Record, publish, tool_versions
-from samdec_export.errors import GraphError, NoRecordError, UsageError, ValidationError
-from samdec_export.feeds import NamedFeeds, read_feeds, sweep_feeds
-from samdec_export.files import sha256, staging
+from samdec_export.errors import NoRecordError
+from samdec_export.files import staging
+from samdec_export.gate import Validated, check, open_artifact, replay_words, select_cases, validate
 from samdec_export.log import step
 from samdec_export.options import DEFAULT_OPSET, GraphOptions, SweepName
 
@@ -21,37 +20,11 @@ if TYPE_CHECKING:
     from samdec_export.models.graphs import ExportGraph
     from samdec_export.models.registry import ModelSpec
     from samdec_export.passes.describe import GraphSummary
-    from samdec_export.validation.validate import ValidationResult
 
 __all__ = ["Exported", "Inspected", "Validated", "diagnose", "export", "inspect", "models", "open_artifact", "validate"]
 
 EXPORT_TOOLS = ("samdec-export", "torch", "onnx", "onnxscript", "onnxslim")
 """Packages whose versions decide the bytes of an exported file."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Validated:
-    """A validation, and the command that runs its worst case again."""
-
-    result: ValidationResult
-    replay: str
-
-    def to_json(self) -> dict[str, Any]:
-        """The report as JSON."""
-        from samdec_export.validation.report import to_json
-
-        return to_json(self.result, self.replay)
-
-    def require(self) -> None:
-        """Do nothing if it passed.
-
-        Raises:
-            ValidationError: It did not; the message names the worst case and how to run it again.
-        """
-        from samdec_export.validation.report import failure_message
-
-        if not self.result.passed:
-            raise ValidationError(failure_message(self.result), f"Replay: {self.replay}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,53 +107,11 @@ def export(
             lint(draft, record.signature)
         before, after = describe(traced), describe(draft)
         artifact = publish(draft, record, out)
-    cases = sweep_feeds(record.signature, sweep, 0) if sweep else []
-    validated = (
-        _validate(artifact, loaded, cases, _replay(artifact.path, checkpoint, 0, sweep=sweep)) if sweep else None
-    )
+    validated = None
+    if sweep:
+        cases = select_cases(record, sweep=sweep)
+        validated = check(artifact, loaded, cases, replay_words(artifact.path, checkpoint, sweep=sweep))
     return Exported(artifact=artifact, before=before, after=after, validated=validated)
-
-
-def validate(
-    path: Path,
-    checkpoint: Path | None = None,
-    *,
-    feeds: Path | None = None,
-    case: str | None = None,
-    seed: int = 0,
-    sweep: SweepName = "full",
-) -> Validated:
-    """Compare an exported file with eager PyTorch.
-
-    Args:
-        path: The ONNX file.
-        checkpoint: What it was exported from; None where the weights are embedded.
-        feeds: Recorded inputs, an `.npz` file, instead of a sweep.
-        case: The only case to run, by name.
-        seed: What the inputs follow from.
-        sweep: How wide to go.
-
-    Raises:
-        UsageError: No checkpoint where one is needed, or there is no such case.
-        CheckpointError, GraphError, DependencyError: As the stages say.
-    """
-    with interrupts.deferred():
-        from samdec_export.models.checkpoint import load_model
-
-    artifact = open_artifact(path)
-    record = artifact.record
-    if checkpoint is None and record.checkpoint.file is not None:
-        raise UsageError(
-            f"{path} was exported from {record.checkpoint.file}: the reference needs it.",
-            "Name the checkpoint with --ckpt.",
-        )
-    cases = read_feeds(feeds, record.signature) if feeds else sweep_feeds(record.signature, sweep, seed)
-    if case is not None:
-        cases = _only(cases, case)
-    if record.model not in {spec.name for spec in models()}:
-        raise GraphError(f"The record in {path} names a model that is not known: {record.model!r}.", "Export it again.")
-    loaded = load_model(checkpoint, record.model)
-    return _validate(artifact, loaded, cases, _replay(path, checkpoint, seed, feeds, sweep))
 
 
 def inspect(path: Path) -> Inspected:
@@ -219,6 +150,9 @@ def _record(loaded: LoadedModel, options: GraphOptions, opset: int, graph: Expor
     return Record(
         format="onnx",
         precision="fp32",
+        io="fp32",
+        parent="",
+        kept={},
         model=loaded.spec.name,
         grid=loaded.grid,
         graph=options.graph,
@@ -232,68 +166,3 @@ def _record(loaded: LoadedModel, options: GraphOptions, opset: int, graph: Expor
         signature=graph.signature,
         tools=tool_versions(*EXPORT_TOOLS),
     )
-
-
-def open_artifact(path: Path) -> Artifact:
-    """The artifact at `path`: its record from the file itself, checked against the sidecar if there is one.
-
-    Raises:
-        NoRecordError: samdec-export did not write it.
-        GraphError: It cannot be read, or its sidecar is of another file.
-    """
-    from samdec_export.passes.describe import describe
-
-    record = Record.from_metadata(describe(path).metadata, path)
-    artifact = Artifact(path=path, record=record, sha256=sha256(path))
-    artifact.check_sidecar()
-    return artifact
-
-
-def _validate(artifact: Artifact, loaded: LoadedModel, cases: list[NamedFeeds], replay: list[str]) -> Validated:
-    from samdec_export.backends.eager import EagerRunner
-    from samdec_export.backends.ort import OrtRunner
-    from samdec_export.models.graphs import build_graph
-    from samdec_export.validation.tolerances import TOLERANCES
-    from samdec_export.validation.validate import validate
-
-    record = artifact.record
-    graph = build_graph(loaded.decoder, record.grid, replace(record.options, arrangement="reference"))
-    if graph.signature != record.signature:
-        raise GraphError(
-            f"The record in {artifact.path} is not that of a {record.graph} graph of {record.model}.",
-            "It is damaged, or of another version of samdec-export: export it again.",
-        )
-    findings = []
-    if loaded.checkpoint.weights_sha256 != record.checkpoint.weights_sha256:
-        findings.append(
-            f"the weights of {loaded.checkpoint.file} are not those that {artifact.path.name} was made from"
-        )
-    result = validate(
-        OrtRunner(artifact.path),
-        EagerRunner(graph, record.signature),
-        EagerRunner(graph, record.signature, exact=True),
-        record.signature,
-        cases,
-        TOLERANCES[record.precision],
-        tuple(findings),
-    )
-    worst = result.worst.case if result.worst else ""
-    return Validated(result=result, replay=shlex.join([*replay, "--case", worst]))
-
-
-def _only(cases: list[NamedFeeds], name: str) -> list[NamedFeeds]:
-    chosen = [case for case in cases if case.name == name]
-    if not chosen:
-        shown = ", ".join(case.name for case in cases[:4])
-        raise UsageError(f"There is no case {name!r} among {len(cases)}.", f"They are named like {shown}.")
-    return chosen
-
-
-def _replay(
-    path: Path, checkpoint: Path | None, seed: int, feeds: Path | None = None, sweep: SweepName = "full"
-) -> list[str]:
-    """The words of the command that runs this validation again."""
-    words = ["samdec-export", "validate", str(path)]
-    words += ["--ckpt", str(checkpoint)] if checkpoint else []
-    words += ["--feeds", str(feeds)] if feeds else ["--seed", str(seed), "--sweep", sweep]
-    return words

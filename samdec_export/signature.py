@@ -7,16 +7,20 @@ TensorRT profiles and what the validator expects are all derived from it.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, TypeAlias
 
 __all__ = ["Axis", "Content", "DType", "Dim", "Scaled", "Signature", "TensorSpec"]
 
-DType: TypeAlias = Literal["float32", "int64"]
+DType: TypeAlias = Literal["float32", "float16", "int64"]
 
 Content: TypeAlias = Literal[
     "embedding", "encoding", "coords", "labels", "logits", "flag", "image_size", "masks", "scores"
 ]
+
+
+NARROW: frozenset[Content] = frozenset({"embedding", "encoding", "logits", "flag", "masks", "scores"})
+"""What float16 can hold: a pixel's position among a thousand would lose its fraction."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,6 +129,14 @@ class Signature:
     def dims(self) -> tuple[Dim, ...]:
         """Every dynamic axis once, in order of appearance."""
         return tuple(dict.fromkeys(self._every_dim()))
+
+    def in_fp16(self) -> Signature:
+        """The same with embeddings, masks and scores in float16; pixels and labels stay as they are."""
+
+        def narrow(spec: TensorSpec) -> TensorSpec:
+            return replace(spec, dtype="float16") if spec.content in NARROW else spec
+
+        return Signature(inputs=tuple(map(narrow, self.inputs)), outputs=tuple(map(narrow, self.outputs)))
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object that `from_json` reads back: axes by label, ranges once each."""

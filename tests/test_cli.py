@@ -49,7 +49,7 @@ def test_ranges_are_the_users(capsys: pytest.CaptureFixture[str], tmp_path: Path
     words = ("onnx", "--graph", "prompts", "--range", "prompts=1:2:5", "--range", "points=2:3:4", "--out", tmp_path)
     assert call(capsys, *words, "--no-validate")[0] == 0
     code, out, _ = call(capsys, "validate", tmp_path / "sam_tiny.prompts.onnx", "--json", "-")
-    cases = [case["case"] for case in json.loads(out)["cases"]]
+    cases = [case["case"] for case in json.loads(out)["comparisons"][0]["cases"]]
     assert code == 0
     assert "images=4,prompts=5,points=4" in cases
     assert not any("points=1," in f"{case}," for case in cases)
@@ -111,7 +111,7 @@ def test_a_checkpoint_becomes_a_proven_file(tmp_path: Path, checkpoint: Path) ->
     assert again.returncode == 0, again.stderr
     report = json.loads((tmp_path / "r.json").read_text())
     assert report["passed"]
-    assert len(report["cases"]) == 8
+    assert len(report["comparisons"][0]["cases"]) == 8
     missing = run("validate", "artifacts/sam_tiny.decoder.onnx", cwd=tmp_path)
     assert missing.returncode == 2
     assert "was exported from tiny.pt: the reference needs it. Name the checkpoint with --ckpt." in missing.stderr

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -18,12 +18,12 @@ from onnx import TensorProto, helper, numpy_helper
 from samdec_export import pipeline
 from samdec_export.errors import GraphError, UsageError, ValidationError
 from samdec_export.feeds import NamedFeeds
-from samdec_export.runner import Feeds, Outputs
+from samdec_export.runner import Feeds, Outputs, Runner
 from samdec_export.signature import Signature, TensorSpec
 from samdec_export.validation.compare import compare_case
 from samdec_export.validation.metrics import best_mask_agreement, mask_metrics, tensor_metrics
 from samdec_export.validation.tolerances import TOLERANCES
-from samdec_export.validation.validate import validate
+from samdec_export.validation.validate import Comparison, ValidationResult, validate
 
 Damage = Callable[[onnx.ModelProto], None]
 
@@ -210,6 +210,7 @@ SPECS = (
 )
 MASKS = np.linspace(-8, 8, 32, dtype=np.float32).reshape(1, 2, 4, 4)
 SCORES = np.array([[0.25, 0.75]], np.float32)
+CASE = NamedFeeds("c", dict)
 
 
 def result_of(masks: NDArray[np.float32], scores: NDArray[np.float32]) -> list[str]:
@@ -233,10 +234,18 @@ def test_every_metric_can_fail_on_its_own() -> None:
     assert result_of(np.where(MASKS > 7, np.float32(np.inf), MASKS), SCORES) == ["structure"]
 
 
+def judged(
+    candidate: Runner, reference: Runner, exact: Runner | None = None, cases: Sequence[NamedFeeds] = (CASE,)
+) -> ValidationResult:
+    comparison = Comparison(candidate=candidate, reference=reference, exact=exact, tolerance=TOLERANCES["fp32"])
+    (result,) = validate([comparison], Signature(inputs=(), outputs=SPECS), cases)
+    return result
+
+
 def test_nothing_compared_is_a_failure() -> None:
     runner = Constant({"masks": MASKS, "iou": SCORES})
     with pytest.raises(ValidationError, match="no case to compare"):
-        validate(runner, runner, runner, Signature(inputs=(), outputs=SPECS), [], TOLERANCES["fp32"])
+        judged(runner, runner, cases=[])
     empty = compare_case("c", (), {}, {}, {}, {})
     assert not empty.passed
 
@@ -251,8 +260,7 @@ class ByCase(Constant):
 def test_the_references_own_rounding_bounds_the_tolerance_of_each_output() -> None:
     reference, exact = Constant({"masks": MASKS, "iou": SCORES}), Constant({"masks": MASKS * 1.01, "iou": SCORES})
     candidate = Constant({"masks": MASKS * 0.99, "iou": SCORES + np.float32(1e-4)})
-    signature = Signature(inputs=(), outputs=SPECS)
-    result = validate(candidate, reference, exact, signature, [NamedFeeds("c", dict)], TOLERANCES["fp32"])
+    result = judged(candidate, reference, exact)
     assert result.floors["masks"].relative == pytest.approx(0.01 / 2 / 1.01, rel=1e-3)
     assert result.floors["iou"].relative == 0
     assert [(bad.output, bad.metric) for bad in result.cases[0].violations] == [("iou", "relative error")]
@@ -260,17 +268,29 @@ def test_the_references_own_rounding_bounds_the_tolerance_of_each_output() -> No
 
 def test_rounding_is_measured_again_where_a_case_breaks_its_limit() -> None:
     reference, exact = Constant({"masks": MASKS, "iou": SCORES}), ByCase({"masks": MASKS, "iou": SCORES})
-    signature = Signature(inputs=(), outputs=SPECS)
     cases = [NamedFeeds(f"c{factor}", partial(dict, factor=np.float32(factor))) for factor in (0, 0.01, 0.001)]
-    result = validate(
-        Constant({"masks": MASKS * 0.99, "iou": SCORES}), reference, exact, signature, cases, TOLERANCES["fp32"]
-    )
+    result = judged(Constant({"masks": MASKS * 0.99, "iou": SCORES}), reference, exact, cases)
     assert [case.passed for case in result.cases] == [False, True, True]
     assert result.floors["masks"].case == "c0.01"
-    again = validate(
-        Constant({"masks": MASKS * 0.9, "iou": SCORES}), reference, exact, signature, cases, TOLERANCES["fp32"]
-    )
+    again = judged(Constant({"masks": MASKS * 0.9, "iou": SCORES}), reference, exact, cases)
     assert not any(case.passed for case in again.cases)
+
+
+def test_one_run_serves_every_comparison() -> None:
+    class Counting(Constant):
+        runs = 0
+
+        def run(self, feeds: Feeds) -> Outputs:
+            self.runs += 1
+            return super().run(feeds)
+
+    one, other = (Counting({"masks": MASKS, "iou": SCORES}) for _ in range(2))
+    pairs = [
+        Comparison(candidate=a, reference=b, exact=None, tolerance=TOLERANCES["fp32"]) for a, b in ((one, other),) * 2
+    ]
+    results = validate(pairs, Signature(inputs=(), outputs=SPECS), [CASE, CASE], ("a finding",))
+    assert (one.runs, other.runs) == (2, 2)
+    assert [result.passed for result in results] == [False, True], "findings belong to the first"
 
 
 finite = npst.arrays(np.float32, (2, 3, 4), elements=st.floats(-1000, 1000, width=32))

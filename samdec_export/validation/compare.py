@@ -10,7 +10,7 @@ from typing import Final
 import numpy as np
 
 from samdec_export.runner import Array, Outputs
-from samdec_export.signature import Content, TensorSpec
+from samdec_export.signature import Content, DType, TensorSpec
 from samdec_export.validation.metrics import (
     MaskMetrics,
     TensorMetrics,
@@ -97,13 +97,14 @@ def _structure(
         return
     for spec in specs:
         for role, array in (("reference", reference[spec.name]), ("candidate", candidate[spec.name])):
-            for detail in _malformed(spec, shapes[spec.name], array):
+            dtype = "float32" if role == "reference" and spec.dtype == "float16" else spec.dtype
+            for detail in _malformed(dtype, shapes[spec.name], array):
                 yield Violation(output=spec.name, metric="structure", detail=f"{role} {detail}")
 
 
-def _malformed(spec: TensorSpec, shape: tuple[int, ...], array: Array) -> Iterator[str]:
-    if array.dtype != spec.dtype:
-        yield f"is {array.dtype}, not {spec.dtype}"
+def _malformed(dtype: DType, shape: tuple[int, ...], array: Array) -> Iterator[str]:
+    if array.dtype != dtype:
+        yield f"is {array.dtype}, not {dtype}"
     if array.shape != shape:
         yield f"has shape {array.shape}, not {shape}"
     elif not array.size:
@@ -119,7 +120,7 @@ def measure_tensor(spec: TensorSpec, reference: Array, candidate: Array) -> Tens
 
 def _measure(spec: TensorSpec, reference: Array, candidate: Array, tolerance: Tolerance) -> OutputMetrics:
     tensor = measure_tensor(spec, reference, candidate)
-    margin = tolerance.relative * tensor.span
+    margin = tolerance.margin * tensor.span
     return OutputMetrics(
         name=spec.name,
         tensor=tensor,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -15,7 +16,7 @@ from samdec_export.validation.validate import ValidationResult
 
 __all__ = ["SCHEMA_VERSION", "failure_message", "print_report", "to_json"]
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 COLUMNS = [
     "cases",
@@ -31,29 +32,38 @@ COLUMNS = [
 ]
 
 
-def to_json(result: ValidationResult, replay: str) -> dict[str, Any]:
-    """The whole result; infinite numbers, which JSON lacks, become null.
+def to_json(results: Sequence[ValidationResult], replay: str, notes: Sequence[str] = ()) -> dict[str, Any]:
+    """Every comparison; infinite numbers, which JSON lacks, become null.
 
     Args:
-        result: What was found.
+        results: What was found, a result for each comparison.
         replay: The command that runs the worst case again.
+        notes: What could not be compared.
     """
-    worst = result.worst
     report: dict[str, Any] = _finite(
         {
             "schema_version": SCHEMA_VERSION,
-            "passed": result.passed,
-            "reference": result.reference,
-            "candidate": result.candidate,
-            "tolerance": asdict(result.tolerance),
-            "floors": {name: asdict(floor) for name, floor in result.floors.items()},
-            "findings": list(result.findings),
-            "worst_case": worst.case if worst else None,
+            "passed": all(result.passed for result in results),
             "replay": replay,
-            "cases": [{**asdict(case), "passed": case.passed} for case in result.cases],
+            "notes": list(notes),
+            "comparisons": [_comparison(result) for result in results],
         }
     )
     return report
+
+
+def _comparison(result: ValidationResult) -> dict[str, Any]:
+    worst = result.worst
+    return {
+        "passed": result.passed,
+        "reference": result.reference,
+        "candidate": result.candidate,
+        "tolerance": asdict(result.tolerance),
+        "floors": {name: asdict(floor) for name, floor in result.floors.items()},
+        "findings": list(result.findings),
+        "worst_case": worst.case if worst else None,
+        "cases": [{**asdict(case), "passed": case.passed} for case in result.cases],
+    }
 
 
 def print_report(result: ValidationResult, console: Console) -> None:
@@ -70,8 +80,9 @@ def print_report(result: ValidationResult, console: Console) -> None:
     table.add_row("allowed", *[""] * 7, f"{limit.iou:g}", f"{limit.flipped:.1e}", f"{limit.best_mask:g}")
     console.print(table)
     console.print(f"{len(result.cases)} cases, {failed} failed.")
-    floors = ", ".join(f"{name} {floor.relative:.1e}" for name, floor in result.floors.items())
-    console.print(f"Eager fp32 is itself this far from fp64: {floors}.")
+    if any(floor.relative for floor in result.floors.values()):
+        floors = ", ".join(f"{name} {floor.relative:.1e}" for name, floor in result.floors.items())
+        console.print(f"Eager fp32 is itself this far from fp64: {floors}.")
     for finding in result.findings:
         console.print(finding, style="red")
 

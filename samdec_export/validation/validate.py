@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from samdec_export.errors import SamdecError, ValidationError
 from samdec_export.feeds import NamedFeeds, sizes_of
@@ -13,7 +13,7 @@ from samdec_export.signature import Signature
 from samdec_export.validation.compare import CaseResult, Violation, compare_case, measure_tensor
 from samdec_export.validation.tolerances import FLOOR_FACTOR, Tolerance
 
-__all__ = ["Floor", "ValidationResult", "validate"]
+__all__ = ["Comparison", "Floor", "ValidationResult", "validate"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,91 +55,122 @@ class ValidationResult:
         return max(self.cases, key=_gravity, default=None)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """Who is compared with whom.
+
+    Args:
+        candidate: The engine to judge.
+        reference: What is right.
+        exact: The reference in float64, if its own rounding is to be counted.
+        tolerance: The limits, before the floors are taken into account.
+    """
+
+    candidate: Runner
+    reference: Runner
+    exact: Runner | None
+    tolerance: Tolerance
+
+
 def validate(
-    candidate: Runner,
-    reference: Runner,
-    exact: Runner,
+    comparisons: Sequence[Comparison],
     signature: Signature,
     cases: Sequence[NamedFeeds],
-    tolerance: Tolerance,
     findings: tuple[str, ...] = (),
-) -> ValidationResult:
-    """Compare `candidate` with `reference` on every case.
+) -> tuple[ValidationResult, ...]:
+    """Make every comparison on every case; a runner that takes part in several runs each case once.
 
     The reference's own distance to float64 is measured on the first case and on every case that breaks a limit: what
     the reference cannot promise there is no fault of the candidate.
 
     Args:
-        candidate: The engine to judge.
-        reference: What is right: eager fp32.
-        exact: The reference in float64.
+        comparisons: Who is compared with whom.
         signature: What the graph takes and returns.
         cases: Inputs; at least one case.
-        tolerance: The limits, before the floors are taken into account.
-        findings: Reasons to fail that were met before.
+        findings: Reasons to fail that were met before; they are the first comparison's.
+
+    Returns:
+        A result for each comparison.
 
     Raises:
         ValidationError: There is no case: nothing would be compared.
     """
     if not cases:
         raise ValidationError("There is no case to compare.", "A validation that compares nothing proves nothing.")
-    judge = _Judge(candidate, reference, exact, signature, tolerance)
-    results = tuple(judge.run(case) for case in track(cases, f"Validating {candidate.name}"))
-    return ValidationResult(
-        reference=reference.name,
-        candidate=candidate.name,
-        cases=results,
-        tolerance=tolerance,
-        floors=judge.floors,
-        findings=findings,
-    )
+    judges = [_Judge(comparison, signature) for comparison in comparisons]
+    for case in track(cases, f"Validating {comparisons[0].candidate.name}"):
+        runs = _Runs(case.make())
+        for judge in judges:
+            judge.run(case.name, runs)
+    return tuple(judge.result(findings if number == 0 else ()) for number, judge in enumerate(judges))
+
+
+class _Runs:
+    """Outputs of one case, by runner: computed when they are first asked for."""
+
+    def __init__(self, feeds: Feeds) -> None:
+        self.feeds = feeds
+        self._outputs: dict[int, Outputs] = {}
+
+    def of(self, runner: Runner) -> Outputs:
+        if id(runner) not in self._outputs:
+            self._outputs[id(runner)] = runner.run(self.feeds)
+        return self._outputs[id(runner)]
 
 
 class _Judge:
     """Judges case after case; a floor measured on one holds for those after it."""
 
-    def __init__(
-        self, candidate: Runner, reference: Runner, exact: Runner, signature: Signature, tolerance: Tolerance
-    ) -> None:
-        self.candidate, self.reference, self.exact = candidate, reference, exact
-        self.signature, self.tolerance = signature, tolerance
+    def __init__(self, comparison: Comparison, signature: Signature) -> None:
+        self.comparison, self.signature = comparison, signature
         self.floors: dict[str, Floor] = {}
+        self.cases: list[CaseResult] = []
 
-    def run(self, case: NamedFeeds) -> CaseResult:
-        feeds = case.make()
-        expected = self.reference.run(feeds)
+    def run(self, name: str, runs: _Runs) -> None:
         if not self.floors:
-            self._measure_floors(case.name, feeds, expected)
+            self._measure_floors(name, runs)
         try:
-            actual = self.candidate.run(feeds)
+            actual = runs.of(self.comparison.candidate)
         except SamdecError as error:
             violation = Violation(output="", metric="run", detail=str(error))
-            return CaseResult(case=case.name, outputs=(), violations=(violation,))
-        result = self._compare(case.name, feeds, expected, actual)
-        if result.passed or not result.outputs:
-            return result
-        self._measure_floors(case.name, feeds, expected)
-        return self._compare(case.name, feeds, expected, actual)
+            self.cases.append(CaseResult(case=name, outputs=(), violations=(violation,)))
+            return
+        result = self._compare(name, runs, actual)
+        if not result.passed and result.outputs and self.comparison.exact:
+            self._measure_floors(name, runs)
+            result = self._compare(name, runs, actual)
+        self.cases.append(result)
 
-    def _compare(self, name: str, feeds: Feeds, expected: Outputs, actual: Outputs) -> CaseResult:
-        sizes = sizes_of(self.signature, feeds)
+    def result(self, findings: tuple[str, ...]) -> ValidationResult:
+        return ValidationResult(
+            reference=self.comparison.reference.name,
+            candidate=self.comparison.candidate.name,
+            cases=tuple(self.cases),
+            tolerance=self.comparison.tolerance,
+            floors=self.floors,
+            findings=findings,
+        )
+
+    def _compare(self, name: str, runs: _Runs, actual: Outputs) -> CaseResult:
+        sizes = sizes_of(self.signature, runs.feeds)
         shapes = {spec.name: spec.concrete(sizes) for spec in self.signature.outputs}
-        limits = _limits(self.tolerance, self.floors)
+        limits = _limits(self.comparison.tolerance, self.floors)
+        expected = runs.of(self.comparison.reference)
         return compare_case(name, self.signature.outputs, shapes, expected, actual, limits)
 
-    def _measure_floors(self, name: str, feeds: Feeds, expected: Outputs) -> None:
-        truth = self.exact.run(feeds)
+    def _measure_floors(self, name: str, runs: _Runs) -> None:
+        exact = self.comparison.exact
         for spec in self.signature.outputs:
-            found = measure_tensor(spec, truth[spec.name], expected[spec.name]).relative
+            found = 0.0
+            if exact:
+                truth, rounded = runs.of(exact)[spec.name], runs.of(self.comparison.reference)[spec.name]
+                found = measure_tensor(spec, truth, rounded).relative
             if spec.name not in self.floors or found > self.floors[spec.name].relative:
                 self.floors[spec.name] = Floor(relative=found, case=name)
 
 
 def _limits(tolerance: Tolerance, floors: Mapping[str, Floor]) -> dict[str, Tolerance]:
-    return {
-        name: replace(tolerance, relative=max(tolerance.relative, FLOOR_FACTOR * floor.relative))
-        for name, floor in floors.items()
-    }
+    return {name: tolerance.above(FLOOR_FACTOR * floor.relative) for name, floor in floors.items()}
 
 
 def _gravity(case: CaseResult) -> tuple[float, float]:

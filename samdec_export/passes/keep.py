@@ -1,0 +1,146 @@
+"""Which nodes stay in fp32 when a graph is converted, and why."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Final
+
+import onnx
+from onnx import TensorProto
+
+from samdec_export.errors import UsageError
+from samdec_export.passes.dataflow import MATRIX_PRODUCTS, Dataflow
+from samdec_export.passes.describe import load
+from samdec_export.precision import FORMATS, Precision
+
+__all__ = ["MARGIN", "asked_for", "keep_by_range", "keep_by_rule"]
+
+MARGIN: Final = 4.0
+"""How far below the largest number a tensor must stay: an audit sees some inputs, not all."""
+
+NORMALISATIONS = frozenset({"LayerNormalization", "InstanceNormalization", "GroupNormalization", "RMSNormalization"})
+SPELLED_OUT = frozenset({"Sub", "Pow", "Mul", "ReduceMean", "ReduceSumSquare", "Add", "Sqrt", "Reciprocal", "Div"})
+"""What a normalisation is made of where it is not one operator."""
+
+COMPARISONS = frozenset({"Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Floor", "Ceil", "Round"})
+
+
+def keep_by_rule(path: Path) -> dict[str, str]:
+    """Nodes whose arithmetic needs fp32 whatever the weights are: name and reason.
+
+    Raises:
+        GraphError: The file cannot be read.
+    """
+    flow = Dataflow(load(path))
+    kept: dict[str, str] = {}
+    for name in _normalisations(flow):
+        kept.setdefault(name, "normalisation: squares and their mean leave the range first")
+    waves = [node.name for node in flow.nodes.values() if node.op_type in ("Sin", "Cos")]
+    for name in flow.ancestors(waves):
+        kept.setdefault(name, "positional encoding: a phase of many turns loses its fraction")
+    whole = [node.name for node in flow.nodes.values() if _is_decision(node)]
+    for name in flow.ancestors(whole, stop=MATRIX_PRODUCTS):
+        kept.setdefault(name, "coordinates, labels and sizes: whole numbers are decided on them")
+    for node in flow.nodes.values():
+        if node.op_type == "Resize":
+            kept.setdefault(node.name, "resizing: weights follow from coordinates")
+    return kept
+
+
+def keep_by_range(
+    path: Path, precision: Precision, absmax: Mapping[str, float], margin: float = MARGIN
+) -> dict[str, str]:
+    """Nodes that read or make a tensor which may leave the range of `precision`: name and reason.
+
+    Args:
+        path: The fp32 graph.
+        precision: The wanted one.
+        absmax: The largest magnitude measured in each tensor, by name.
+        margin: How many times below the largest number it must stay.
+
+    Raises:
+        GraphError: The file cannot be read.
+    """
+    flow = Dataflow(load(path))
+    limit = FORMATS[precision].largest / margin
+    kept = {}
+    for node in flow.nodes.values():
+        for tensor in (*flow.float_inputs(node), *flow.float_outputs(node)):
+            if not absmax.get(tensor, 0.0) <= limit:  # NaN too
+                kept[node.name] = f"range: {tensor} reaches {absmax[tensor]:.3g}, the limit is {limit:.3g}"
+    return kept
+
+
+def asked_for(path: Path, patterns: Sequence[str]) -> dict[str, str]:
+    """Nodes whose name or operator a user's pattern matches: name and reason.
+
+    Raises:
+        UsageError: A pattern matches nothing.
+        GraphError: The file cannot be read.
+    """
+    nodes = list(Dataflow(load(path)).nodes.values())
+    kept: dict[str, str] = {}
+    for pattern in patterns:
+        found = [node.name for node in nodes if _matches(node, pattern)]
+        if not found:
+            raise UsageError(
+                f"--keep-fp32 {pattern!r} matches no node and no operator of {path}.",
+                "samdec-export ranges lists nodes; operators are such as Softmax; * stands for anything.",
+            )
+        kept |= dict.fromkeys(found, f"asked for: {pattern}")
+    return kept
+
+
+def _matches(node: onnx.NodeProto, pattern: str) -> bool:
+    return fnmatchcase(node.name, pattern) or fnmatchcase(node.op_type, pattern)
+
+
+def _is_decision(node: onnx.NodeProto) -> bool:
+    if node.op_type == "Cast":
+        return any(
+            attribute.i in (TensorProto.INT64, TensorProto.INT32, TensorProto.BOOL) for attribute in node.attribute
+        )
+    return node.op_type in COMPARISONS
+
+
+def _normalisations(flow: Dataflow) -> Iterator[str]:
+    """Normalisation operators, and those that are spelled out: back from each square root to the means."""
+    roots = [node for node in flow.nodes.values() if node.op_type == "Sqrt"]
+    yield from (node.name for node in flow.nodes.values() if node.op_type in NORMALISATIONS)
+    for root in roots:
+        chain = _chain(flow, root)
+        if any(flow.nodes[name].op_type in ("ReduceMean", "ReduceSumSquare") for name in chain):
+            yield from chain
+            yield from _users(flow, [root.name])
+
+
+def _chain(flow: Dataflow, root: onnx.NodeProto) -> list[str]:
+    """From a square root back through what it is the root of: variance, squares, differences, mean."""
+    found: list[str] = []
+    waiting = [root]
+    while waiting:
+        node = waiting.pop()
+        if node.name in found:
+            continue
+        found.append(node.name)
+        means = any(flow.nodes[name].op_type == "ReduceMean" for name in found)
+        waiting += [
+            source
+            for source in flow.sources(node)
+            if source.op_type in SPELLED_OUT and (source.op_type != "Add" or not means)
+        ]
+    return found
+
+
+def _users(flow: Dataflow, names: Iterable[str]) -> Iterator[str]:
+    """The divisions and products behind a root."""
+    for name in names:
+        for tensor in flow.nodes[name].output:
+            for reader in flow.readers[tensor]:
+                node = flow.nodes[reader]
+                if node.op_type in ("Div", "Reciprocal", "Mul"):
+                    yield reader
+                    if node.op_type == "Reciprocal":
+                        yield from _users(flow, [reader])
