@@ -18,7 +18,7 @@ TOP = {"gate", "pipeline", "bench", "bench_plot", "bench_worker", "display", "cl
 ALLOWED = {
     "torch": ("models/", "export.py", "backends/eager.py"),
     "safetensors": ("models/tensor_files.py",),
-    "onnx": ("export.py", "passes/"),
+    "onnx": ("export.py", "passes/", "backends/oracle_file.py"),
     "onnxslim": ("passes/simplify.py", "passes/cost.py"),
     "onnxscript": ("passes/simplify.py",),
     "google": ("passes/describe.py",),

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from samdec_export.precision import FORMATS, Precision
 from samdec_export.runner import Array, Feeds, Outputs
 from samdec_export.signature import Dim, Signature, TensorSpec
 
@@ -26,12 +27,27 @@ class EagerRunner:
         signature: Names, dtypes and axes.
         exact: Compute in float64, to measure the reference's own rounding.
         whole: Run every case at once; the default runs independent axes in parts, to need little memory.
+        precision: What a plain `.to(dtype)` of module and inputs makes of it, coordinates and positional encoding
+            included; outputs are returned as float32. An image size stays float32: it is a shape, not a value.
+
+    Raises:
+        ValueError: Both `exact` and a precision other than fp32.
     """
 
-    def __init__(self, graph: nn.Module, signature: Signature, *, exact: bool = False, whole: bool = False) -> None:
-        self.graph = copy.deepcopy(graph).double() if exact else graph
+    def __init__(
+        self,
+        graph: nn.Module,
+        signature: Signature,
+        *,
+        exact: bool = False,
+        whole: bool = False,
+        precision: Precision = "fp32",
+    ) -> None:
+        if exact and precision != "fp32":
+            raise ValueError(f"a module runs in float64 or in {precision}, not in both")
+        self.dtype: torch.dtype = torch.float64 if exact else getattr(torch, FORMATS[precision].dtype)
+        self.graph = graph if self.dtype == torch.float32 else copy.deepcopy(graph).to(self.dtype)
         self.signature = signature
-        self.dtype = torch.float64 if exact else torch.float32
         self.whole = whole
 
     @classmethod
@@ -61,19 +77,27 @@ class EagerRunner:
         }
 
     def _run_whole(self, feeds: Feeds) -> Outputs:
-        tensors = [self._tensor(feeds[spec.name]) for spec in self.signature.inputs]
+        tensors = [self._tensor(spec, feeds[spec.name]) for spec in self.signature.inputs]
         with torch.inference_mode():
             results = self.graph(*tensors)
-        return {spec.name: result.numpy() for spec, result in zip(self.signature.outputs, results, strict=True)}
+        return {spec.name: _array(result) for spec, result in zip(self.signature.outputs, results, strict=True)}
 
-    def _tensor(self, array: Array) -> torch.Tensor:
+    def _tensor(self, spec: TensorSpec, array: Array) -> torch.Tensor:
         tensor = torch.from_numpy(np.ascontiguousarray(array))
-        return tensor.to(self.dtype) if tensor.is_floating_point() else tensor
+        low = self.dtype.itemsize < 4
+        if not tensor.is_floating_point() or (low and spec.content == "image_size"):
+            return tensor
+        return tensor.to(self.dtype)
 
 
 def cuda_device() -> str | None:
     """The name of torch's CUDA device, or None."""
     return torch.cuda.get_device_name() if torch.cuda.is_available() else None
+
+
+def _array(result: torch.Tensor) -> Array:
+    array: Array = (result.float() if result.dtype.itemsize < 4 else result).numpy()
+    return array
 
 
 def _split(feeds: Feeds, specs: tuple[TensorSpec, ...], dim: Dim, limit: int) -> Iterator[Feeds]:
