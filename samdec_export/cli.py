@@ -19,6 +19,7 @@ from samdec_export.files import check_target, write_text
 from samdec_export.interrupts import SIGNALS
 from samdec_export.log import log, show_progress
 from samdec_export.options import DEFAULT_OPSET, OPSETS, ArrangementName, GraphName, GraphOptions, MasksMode, SweepName
+from samdec_export.precision import LowPrecision
 
 __all__ = ["app", "main"]
 
@@ -147,6 +148,34 @@ def bench(
     workloads = flow.parse_workloads(images, prompts, points)
     done = flow.bench(entries, workloads, threads=threads, repeats=repeats)
     _print(done.to_json()) if as_json else display.benchmarked(done)
+    if plot:
+        flow.draw(done, plot)
+
+
+@app.command()
+def ranges(
+    artifact: Annotated[Path, typer.Argument(help="Exported fp32 file.", show_default=False)],
+    precision: Annotated[LowPrecision, typer.Option("--for", help="The precision to judge for.")] = "fp16",
+    feeds: Annotated[
+        Path | None, typer.Option(help="Recorded inputs (.npz) instead of a sweep.", show_default=False)
+    ] = None,
+    case: Annotated[str | None, typer.Option(help="Run only this case.", show_default=False)] = None,
+    sweep: Annotated[SweepName, typer.Option(help="How wide to run.")] = "quick",
+    seed: Seed = 0,
+    top: Annotated[int, typer.Option(min=1, help="Tensors to show, the worst first.")] = 12,
+    plot: Annotated[
+        Path | None, typer.Option(help="Draw magnitudes in graph order (.png, .svg or .pdf).", show_default=False)
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Measure how large every float tensor of a graph gets, and judge what a 16-bit precision would not hold."""
+    from samdec_export import audit as flow
+    from samdec_export import display
+
+    if plot:
+        flow.check_picture(plot, (artifact, Path(f"{artifact}.json"), feeds))
+    done = flow.audit(artifact, precision, feeds=feeds, case=case, seed=seed, sweep=sweep)
+    _print(done.to_json()) if as_json else display.audited(done, top)
     if plot:
         flow.draw(done, plot)
 

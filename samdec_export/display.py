@@ -8,16 +8,18 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.table import Table
 
+from samdec_export.precision import FORMATS
 from samdec_export.validation.report import print_report
 
 if TYPE_CHECKING:
+    from samdec_export.audit import Audited
     from samdec_export.bench import Benchmarked
     from samdec_export.doctor import Diagnosis
     from samdec_export.models.registry import ModelSpec
     from samdec_export.passes.describe import GraphSummary, TensorSummary
     from samdec_export.pipeline import Exported, Inspected, Validated
 
-__all__ = ["benchmarked", "diagnosed", "exported", "inspected", "models", "validated"]
+__all__ = ["audited", "benchmarked", "diagnosed", "exported", "inspected", "models", "validated"]
 
 PLAIN_WIDTH = 120
 """Columns of output that does not go to a terminal."""
@@ -100,6 +102,27 @@ def benchmarked(done: Benchmarked) -> None:
     )
 
 
+def audited(done: Audited, top: int) -> None:
+    """The `top` worst tensors against what the precision holds, then the sums over every tensor."""
+    console, precision = _console(), done.precision
+    table = Table("tensor", "node", "operator")
+    for column in ("absmax", "margin", "LayerNorm square", "below normal"):
+        table.add_column(column, justify="right")
+    for item in done.worst(top):
+        table.add_row(
+            item.tensor,
+            item.node if item.kind == "node" else "",
+            item.op or item.kind,
+            f"{item.absmax:.4g}" + (f", {item.nonfinite} inf or NaN" if item.nonfinite else ""),
+            f"{item.margin(precision):.3g}" + (" overflow" if item.overflow(precision) else ""),
+            "" if item.squared_absmax is None else f"{item.squared_absmax:.4g}",
+            f"{100 * item.below_normal(precision):.2g}%" if item.below[precision] else "0",
+        )
+    console.print(table)
+    for line in _range_sums(done):
+        console.print(line)
+
+
 def models(specs: Iterable[ModelSpec]) -> None:
     """The registry."""
     table = Table("model", "alias", "what it is", "channels", "grid", "needs a checkpoint")
@@ -140,6 +163,23 @@ def _console() -> Console:
 
 def _tensor(tensor: TensorSummary) -> str:
     return f"{tensor.name:<26} {tensor.dtype:<8} ({', '.join(str(axis) for axis in tensor.shape)})"
+
+
+def _range_sums(done: Audited) -> Iterable[str]:
+    precision, limit = done.precision, FORMATS[done.precision].largest
+    closest = done.closest
+    yield (
+        f"{len(done.ranges)} float tensors over {len(done.cases)} cases: {len(done.overflowing)} would overflow "
+        f"{precision} (above {limit:.6g}); the smallest margin is {closest.margin(precision):.3g}, at {closest.tensor}."
+    )
+    if square := done.largest_square:
+        count = len(done.overflowing_squares)
+        yield (
+            f"LayerNormalization: the variance of {count} would overflow if computed in {precision}; the largest "
+            f"square is {square.squared_absmax:.4g}, at {square.node}."
+        )
+    if broken := [item.tensor for item in done.ranges if item.nonfinite]:
+        yield f"Infinite or not a number in fp32 already: {len(broken)} tensors, the first {broken[0]}."
 
 
 def _op_changes(before: GraphSummary, after: GraphSummary) -> Table:

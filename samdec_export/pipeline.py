@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from samdec_export import interrupts
 from samdec_export.artifact import Artifact, Record, publish, tool_versions
 from samdec_export.errors import GraphError, NoRecordError, UsageError, ValidationError
-from samdec_export.feeds import NamedFeeds, read_feeds, sweep_feeds
+from samdec_export.feeds import NamedFeeds, only_case, read_feeds, sweep_feeds
 from samdec_export.files import sha256, staging
 from samdec_export.log import step
 from samdec_export.options import DEFAULT_OPSET, GraphOptions, SweepName
@@ -176,7 +176,7 @@ def validate(
         )
     cases = read_feeds(feeds, record.signature) if feeds else sweep_feeds(record.signature, sweep, seed)
     if case is not None:
-        cases = _only(cases, case)
+        cases = only_case(cases, case)
     if record.model not in {spec.name for spec in models()}:
         raise GraphError(f"The record in {path} names a model that is not known: {record.model!r}.", "Export it again.")
     loaded = load_model(checkpoint, record.model)
@@ -279,14 +279,6 @@ def _validate(artifact: Artifact, loaded: LoadedModel, cases: list[NamedFeeds], 
     )
     worst = result.worst.case if result.worst else ""
     return Validated(result=result, replay=shlex.join([*replay, "--case", worst]))
-
-
-def _only(cases: list[NamedFeeds], name: str) -> list[NamedFeeds]:
-    chosen = [case for case in cases if case.name == name]
-    if not chosen:
-        shown = ", ".join(case.name for case in cases[:4])
-        raise UsageError(f"There is no case {name!r} among {len(cases)}.", f"They are named like {shown}.")
-    return chosen
 
 
 def _replay(
