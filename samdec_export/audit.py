@@ -23,7 +23,7 @@ __all__ = ["Audited", "audit", "check_picture", "draw"]
 
 PICTURES = (".png", ".svg", ".pdf")
 
-ANNOTATED = 6
+ANNOTATED = 5
 """Tensors whose names stand in the picture."""
 
 
@@ -153,9 +153,12 @@ def draw(done: Audited, path: Path) -> None:
     from samdec_export.ranges_plot import plot_ranges
 
     path = Path(os.path.realpath(path))
+    named = done.worst(ANNOTATED)
+    if (square := done.largest_square) and square not in named:
+        named.append(square)
     with staging(path.parent) as scratch:
         title = f"{done.path.name}: largest magnitudes over {len(done.cases)} cases"
-        plot_ranges(done.ranges, done.worst(ANNOTATED), done.precision, title, scratch / path.name)
+        plot_ranges(done.ranges, named, done.precision, title, scratch / path.name)
         os.replace(scratch / path.name, path)
 
 

@@ -106,6 +106,7 @@ def audited(done: Audited, top: int) -> None:
     """The `top` worst tensors against what the precision holds, then the sums over every tensor."""
     console, precision = _console(), done.precision
     table = Table("tensor", "node", "operator")
+    table.columns[0].overflow = "fold"
     for column in ("absmax", "margin", "LayerNorm square", "below normal"):
         table.add_column(column, justify="right")
     for item in done.worst(top):

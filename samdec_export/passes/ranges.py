@@ -242,5 +242,5 @@ def load_fp32(path: Path) -> onnx.ModelProto:
 
 
 def _is_quantised(node: onnx.NodeProto) -> bool:
-    kind = node.op_type
-    return "Quantize" in kind or kind.startswith("QLinear") or kind.endswith(("Integer", "NBits"))
+    kind = node.op_type.lower()
+    return "quantize" in kind or kind.startswith("qlinear") or kind.endswith(("integer", "nbits"))

@@ -19,7 +19,8 @@ __all__ = ["NODES_PER_RUN", "StepwiseGraph"]
 NODES_PER_RUN = 16
 """Nodes whose outputs are in memory together, beside the values that later nodes wait for."""
 
-ERRORS_ONLY = 3
+FATAL_ONLY = 4
+"""Errors are raised as well: in the log they would be told twice."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,6 +58,7 @@ class StepwiseGraph:
         session = _open(_with_every_output(self.model), path)
         self._inputs = session.get_inputs()
         self.types = {value.name: _elem_type(value, path) for value in (*self._inputs, *session.get_outputs())}
+        self._require_order()
         self._parts = list(self._cut(nodes_per_run))
 
     @property
@@ -113,16 +115,19 @@ class StepwiseGraph:
             for name in part.spent:
                 del values[name]
 
+    def _require_order(self) -> None:
+        known = {*self.inputs, *self.initialisers, ""}
+        for node in self.nodes:
+            if late := sorted(set(node.input) - known):
+                raise GraphError(f"{self.path}: {late[0]} is taken before it is made.", "Sort the graph's nodes.")
+            known.update(node.output)
+
     def _cut(self, size: int) -> Iterator[_Part]:
         last_use = {name: index // size for index, node in enumerate(self.nodes) for name in node.input}
-        known = {*self.inputs, *self.initialisers}
         for number, start in enumerate(range(0, len(self.nodes), size)):
             nodes = self.nodes[start : start + size]
             outputs = [name for node in nodes for name in node.output if name]
             taken = dict.fromkeys(name for node in nodes for name in node.input if name and name not in outputs)
-            if late := sorted(taken.keys() - known):
-                raise GraphError(f"{self.path}: {late[0]} is taken before it is made.", "Sort the graph's nodes.")
-            known.update(outputs)
             weights = [name for name in taken if name in self.initialisers]
             inputs = [name for name in taken if name not in self.initialisers]
             yield _Part(
@@ -163,7 +168,7 @@ def _open(model: bytes, path: Path) -> Any:
             "onnxruntime is not installed.", "Install an extra: pip install 'samdec-export[cpu]', or [gpu]."
         ) from error
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = ERRORS_ONLY
+    options.log_severity_level = FATAL_ONLY
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.enable_cpu_mem_arena = options.enable_mem_pattern = False  # every part has other shapes
     try:
