@@ -16,7 +16,7 @@ from samdec_export.runner import Array, Feeds
 
 __all__ = ["NODES_PER_RUN", "StepwiseGraph"]
 
-NODES_PER_RUN = 16
+NODES_PER_RUN = 8
 """Nodes whose outputs are in memory together, beside the values that later nodes wait for."""
 
 FATAL_ONLY = 4
