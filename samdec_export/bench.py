@@ -14,10 +14,10 @@ from samdec_export.benchmark import Candidate, Measurement, Workload, measure
 from samdec_export.errors import UsageError
 from samdec_export.feeds import Case
 from samdec_export.files import staging
+from samdec_export.gate import open_artifact
 from samdec_export.log import step
 from samdec_export.options import BENCH_RUNNERS, BenchRunner
 from samdec_export.passes.cost import Cost, count_cost
-from samdec_export.pipeline import open_artifact
 from samdec_export.runner import Runner
 from samdec_export.signature import Signature
 

@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 
 from samdec_export import __version__
-from samdec_export.errors import GraphError, SamdecError
+from samdec_export.errors import GraphError, SamdecError, UsageError
 from samdec_export.files import check_target, write_text
 from samdec_export.interrupts import SIGNALS
 from samdec_export.log import log, show_progress
@@ -22,12 +22,14 @@ from samdec_export.options import (
     DEFAULT_OPSET,
     OPSETS,
     ArrangementName,
+    Conversion,
     GraphName,
     GraphOptions,
     MasksMode,
     SweepName,
     parse_range,
 )
+from samdec_export.precision import LowPrecision, Precision
 
 __all__ = ["app", "main"]
 
@@ -48,6 +50,7 @@ Checkpoint = Annotated[
     typer.Option("--ckpt", help="Checkpoint: .pt, .pth, .safetensors or a Hugging Face folder.", show_default=False),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
+NoValidate = Annotated[bool, typer.Option("--no-validate", help="Do not compare with eager PyTorch.")]
 Out = Annotated[Path, typer.Option("--out", help="Folder to write to.")]
 Seed = Annotated[int, typer.Option("--seed", min=0, help="What the inputs follow from.")]
 
@@ -89,7 +92,9 @@ def onnx_command(
     opset: Annotated[int, typer.Option(min=OPSETS[0], max=OPSETS[-1], help="ONNX opset.")] = DEFAULT_OPSET,
     out: Out = Path("artifacts"),
     sweep: Annotated[SweepName, typer.Option(help="How wide to validate.")] = "quick",
-    no_validate: Annotated[bool, typer.Option("--no-validate", help="Do not compare with eager PyTorch.")] = False,
+    no_validate: NoValidate = False,
+    fp16: Annotated[bool, typer.Option("--fp16", help="Convert what was exported to fp16; see: convert.")] = False,
+    bf16: Annotated[bool, typer.Option("--bf16", help="Convert it to bf16.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Export a checkpoint's decoder as simplified ONNX, and validate it against eager PyTorch."""
@@ -105,8 +110,66 @@ def onnx_command(
         arrangement=arrangement,
         ranges=tuple(parse_range(text) for text in ranges or ()),
     )
-    done = pipeline.export(ckpt, model, options=options, opset=opset, out=out, sweep=None if no_validate else sweep)
-    _print(done.to_json()) if as_json else display.exported(done)
+    wanted = Conversion(precision=_precision(fp16, bf16)) if fp16 or bf16 else None
+    width = None if no_validate else sweep
+    done = pipeline.export(ckpt, model, options=options, opset=opset, out=out, sweep=width)
+    if not as_json:
+        display.exported(done)
+    if done.validated:
+        done.validated.require()
+    if wanted is None:
+        _print(done.to_json()) if as_json else None
+        return
+    from samdec_export.convert import convert
+
+    typed = convert(done.artifact.path, wanted, ckpt, sweep=width)
+    _print({**done.to_json(), "converted": typed.to_json()}) if as_json else display.converted(typed)
+    if typed.validated:
+        typed.validated.require()
+
+
+@app.command("convert")
+def convert_command(
+    artifact: Annotated[Path, typer.Argument(help="Exported fp32 file.", show_default=False)],
+    ckpt: Checkpoint = None,
+    fp16: Annotated[bool, typer.Option("--fp16", help="To IEEE half precision.")] = False,
+    bf16: Annotated[bool, typer.Option("--bf16", help="To bfloat16.")] = False,
+    io: Annotated[Precision, typer.Option(help="Precision of inputs and outputs.")] = "fp32",
+    keep: Annotated[
+        list[str] | None,
+        typer.Option("--keep-fp32", help="Nodes or operators to keep in fp32, such as Softmax.", show_default=False),
+    ] = None,
+    max_flips: Annotated[
+        float | None, typer.Option(help="Share of mask pixels that may flip; else keep more.", show_default=False)
+    ] = None,
+    margin: Annotated[float, typer.Option(help="How far below the largest number tensors must stay.")] = 4.0,
+    no_protect: Annotated[
+        bool, typer.Option("--no-protect", help="Keep nothing in fp32 but what --keep-fp32 names.")
+    ] = False,
+    feeds: Annotated[
+        Path | None, typer.Option(help="Recorded inputs (.npz) instead of a sweep.", show_default=False)
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Folder to write to.", show_default="that of the artifact")
+    ] = None,
+    sweep: Annotated[SweepName, typer.Option(help="How wide to measure and to validate.")] = "quick",
+    no_validate: NoValidate = False,
+    as_json: AsJson = False,
+) -> None:
+    """Convert an exported file to fp16 or bf16, and measure in masks what that costs."""
+    from samdec_export import display
+    from samdec_export.convert import convert
+
+    wanted = Conversion(
+        precision=_precision(fp16, bf16),
+        io=io,
+        keep=tuple(keep or ()),
+        max_flips=max_flips,
+        margin=margin,
+        protect=not no_protect,
+    )
+    done = convert(artifact, wanted, ckpt, out=out, feeds=feeds, sweep=None if no_validate else sweep)
+    _print(done.to_json()) if as_json else display.converted(done)
     if done.validated:
         done.validated.require()
 
@@ -170,6 +233,34 @@ def bench(
 
 
 @app.command()
+def ranges(
+    artifact: Annotated[Path, typer.Argument(help="Exported fp32 file.", show_default=False)],
+    precision: Annotated[LowPrecision, typer.Option("--for", help="The precision to judge for.")] = "fp16",
+    feeds: Annotated[
+        Path | None, typer.Option(help="Recorded inputs (.npz) instead of a sweep.", show_default=False)
+    ] = None,
+    case: Annotated[str | None, typer.Option(help="Run only this case.", show_default=False)] = None,
+    sweep: Annotated[SweepName, typer.Option(help="How wide to run.")] = "quick",
+    seed: Seed = 0,
+    top: Annotated[int, typer.Option(min=1, help="Tensors to show, the worst first.")] = 12,
+    plot: Annotated[
+        Path | None, typer.Option(help="Draw magnitudes in graph order (.png, .svg or .pdf).", show_default=False)
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Measure how large every float tensor of a graph gets, and judge what a 16-bit precision would not hold."""
+    from samdec_export import audit as flow
+    from samdec_export import display
+
+    if plot:
+        flow.check_picture(plot, (artifact, Path(f"{artifact}.json"), feeds))
+    done = flow.audit(artifact, precision, feeds=feeds, case=case, seed=seed, sweep=sweep)
+    _print(done.to_json()) if as_json else display.audited(done, top)
+    if plot:
+        flow.draw(done, plot)
+
+
+@app.command()
 def inspect(
     artifact: Annotated[Path, typer.Argument(help="ONNX file.", show_default=False)], as_json: AsJson = False
 ) -> None:
@@ -224,6 +315,12 @@ def main(arguments: list[str] | None = None) -> None:
     if code == INTERRUPTED:
         _complain("interrupted; nothing unfinished was left behind.")
     sys.exit(code)
+
+
+def _precision(fp16: bool, bf16: bool) -> LowPrecision:
+    if fp16 == bf16:
+        raise UsageError("Name one precision to convert to.", "Add --fp16 or --bf16.")
+    return "fp16" if fp16 else "bf16"
 
 
 def _complain(message: str) -> None:

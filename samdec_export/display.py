@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
 
+from samdec_export.precision import FORMATS
 from samdec_export.validation.report import print_report
 
 if TYPE_CHECKING:
+    from samdec_export.audit import Audited
     from samdec_export.bench import Benchmarked
+    from samdec_export.convert import Converted
     from samdec_export.doctor import Diagnosis
     from samdec_export.gate import Validated
     from samdec_export.models.registry import ModelSpec
     from samdec_export.passes.describe import GraphSummary, TensorSummary
     from samdec_export.pipeline import Exported, Inspected
 
-__all__ = ["benchmarked", "diagnosed", "exported", "inspected", "models", "validated"]
+__all__ = ["audited", "benchmarked", "converted", "diagnosed", "exported", "inspected", "models", "validated"]
 
 PLAIN_WIDTH = 120
 """Columns of output that does not go to a terminal."""
@@ -42,6 +45,41 @@ def exported(done: Exported) -> None:
 def validated(done: Validated) -> None:
     """The report of a validation."""
     _reports(done, _console())
+
+
+def converted(done: Converted) -> None:
+    """What stayed in fp32 and why, what a search found, and how far the result is from eager."""
+    console, record = _console(), done.artifact.record
+    size, parent = done.artifact.path.stat().st_size, done.parent.stat().st_size
+    console.print(f"{done.artifact.path}  {_size(size)}, {size / parent:.0%} of {done.parent.name}, {done.casts} casts")
+    console.print(f"Matrix products: {_shares(done.shares)}")
+    for reason, nodes in _by_reason(record.kept).items():
+        console.print(f"  fp32: {len(nodes):>3} nodes, {reason}")
+    if done.search:
+        found = done.search
+        console.print(
+            f"Search: {found.before:.3%} of the mask pixels flipped, {found.after:.3%} with {len(found.nodes)} nodes "
+            f"more in fp32 (wanted: {found.target:.3%}; {found.measured} trials)"
+        )
+        for unit in found.units:
+            console.print(f"  {unit.without:.3%} without {unit.nodes[0]}" + _rest(unit.nodes))
+    if done.validated:
+        _reports(done.validated, console)
+
+
+def _rest(nodes: tuple[str, ...]) -> str:
+    return f" to {nodes[-1]} ({len(nodes)} nodes)" if len(nodes) > 1 else ""
+
+
+def _by_reason(kept: Mapping[str, str]) -> dict[str, list[str]]:
+    reasons: dict[str, list[str]] = {}
+    for node, reason in kept.items():
+        reasons.setdefault(reason, []).append(node)
+    return reasons
+
+
+def _shares(shares: Mapping[str, float]) -> str:
+    return ", ".join(f"{share:.2%} {dtype}" for dtype, share in shares.items())
 
 
 def _reports(done: Validated, console: Console) -> None:
@@ -69,6 +107,10 @@ def inspected(found: Inspected) -> None:
     console.print(f"Arrangement: {record.arrangement}")
     for choice in record.choices:
         console.print(f"  {choice}")
+    if found.shares:
+        console.print(f"Matrix products: {_shares(found.shares)}, at the usual sizes")
+    for reason, nodes in _by_reason(record.kept).items():
+        console.print(f"  fp32: {len(nodes):>3} nodes, {reason}")
     source = record.checkpoint
     made_of = f"{source.file}, sha256 {source.sha256}" if source.file else "embedded weights"
     console.print(f"Model: {record.model}, {record.precision}, graph {record.graph}, masks {record.masks}")
@@ -106,6 +148,28 @@ def benchmarked(done: Benchmarked) -> None:
     console.print(
         f"{done.threads} threads; a plain matrix product ran at {done.peak_flops / 1e9:.0f} Gflop/s beside them."
     )
+
+
+def audited(done: Audited, top: int) -> None:
+    """The `top` worst tensors against what the precision holds, then the sums over every tensor."""
+    console, precision = _console(), done.precision
+    table = Table("tensor", "node", "operator")
+    table.columns[0].overflow = "fold"
+    for column in ("absmax", "margin", "LayerNorm square", "below normal"):
+        table.add_column(column, justify="right")
+    for item in done.worst(top):
+        table.add_row(
+            item.tensor,
+            item.node if item.kind == "node" else "",
+            item.op or item.kind,
+            f"{item.absmax:.4g}" + (f", {item.nonfinite} inf or NaN" if item.nonfinite else ""),
+            f"{item.margin(precision):.3g}" + (" overflow" if item.overflow(precision) else ""),
+            "" if item.squared_absmax is None else f"{item.squared_absmax:.4g}",
+            f"{100 * item.below_normal(precision):.2g}%" if item.below[precision] else "0",
+        )
+    console.print(table)
+    for line in _range_sums(done):
+        console.print(line)
 
 
 def models(specs: Iterable[ModelSpec]) -> None:
@@ -148,6 +212,23 @@ def _console() -> Console:
 
 def _tensor(tensor: TensorSummary) -> str:
     return f"{tensor.name:<26} {tensor.dtype:<8} ({', '.join(str(axis) for axis in tensor.shape)})"
+
+
+def _range_sums(done: Audited) -> Iterable[str]:
+    precision, limit = done.precision, FORMATS[done.precision].largest
+    closest = done.closest
+    yield (
+        f"{len(done.ranges)} float tensors over {len(done.cases)} cases: {len(done.overflowing)} would overflow "
+        f"{precision} (above {limit:.6g}); the smallest margin is {closest.margin(precision):.3g}, at {closest.tensor}."
+    )
+    if square := done.largest_square:
+        count = len(done.overflowing_squares)
+        yield (
+            f"LayerNormalization: the variance of {count} would overflow if computed in {precision}; the largest "
+            f"square is {square.squared_absmax:.4g}, at {square.node}."
+        )
+    if broken := [item.tensor for item in done.ranges if item.nonfinite]:
+        yield f"Infinite or not a number in fp32 already: {len(broken)} tensors, the first {broken[0]}."
 
 
 def _op_changes(before: GraphSummary, after: GraphSummary) -> Table:

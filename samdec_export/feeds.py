@@ -22,6 +22,7 @@ __all__ = [
     "NamedFeeds",
     "example_sizes",
     "make_feeds",
+    "only_case",
     "read_feeds",
     "sizes_of",
     "sweep",
@@ -152,6 +153,19 @@ def read_feeds(path: Path, signature: Signature) -> list[NamedFeeds]:
         if problems := _misfits(signature, feeds):
             raise UsageError(f"{path}, case {case}: {'; '.join(problems)}.", "samdec-export inspect shows the inputs.")
     return [NamedFeeds(case, partial(dict, feeds)) for case, feeds in cases.items()]
+
+
+def only_case(cases: list[NamedFeeds], name: str) -> list[NamedFeeds]:
+    """The case of that name.
+
+    Raises:
+        UsageError: There is none.
+    """
+    chosen = [case for case in cases if case.name == name]
+    if not chosen:
+        shown = ", ".join(case.name for case in cases[:4])
+        raise UsageError(f"There is no case {name!r} among {len(cases)}.", f"They are named like {shown}.")
+    return chosen
 
 
 def sizes_of(signature: Signature, feeds: Feeds) -> dict[str, int]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from samdec_export import interrupts
 from samdec_export.artifact import Artifact, Record
 from samdec_export.errors import GraphError, UsageError, ValidationError
-from samdec_export.feeds import NamedFeeds, read_feeds, sweep_feeds
+from samdec_export.feeds import NamedFeeds, only_case, read_feeds, sweep_feeds
 from samdec_export.files import sha256
 from samdec_export.options import SweepName
 
@@ -135,13 +135,7 @@ def select_cases(
         UsageError: There is no such case, or the recorded inputs do not fit.
     """
     cases = read_feeds(feeds, record.signature) if feeds else sweep_feeds(record.signature, sweep, seed)
-    if case is None:
-        return cases
-    chosen = [candidate for candidate in cases if candidate.name == case]
-    if not chosen:
-        shown = ", ".join(candidate.name for candidate in cases[:4])
-        raise UsageError(f"There is no case {case!r} among {len(cases)}.", f"They are named like {shown}.")
-    return chosen
+    return cases if case is None else only_case(cases, case)
 
 
 def check(artifact: Artifact, loaded: LoadedModel, cases: list[NamedFeeds], replay: Sequence[str]) -> Validated:

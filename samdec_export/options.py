@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias, get_args
 
 from samdec_export.errors import UsageError
+from samdec_export.precision import LowPrecision, Precision
 from samdec_export.signature import Dim
 
 __all__ = [
@@ -17,6 +18,7 @@ __all__ = [
     "OPSETS",
     "ArrangementName",
     "BenchRunner",
+    "Conversion",
     "GraphName",
     "GraphOptions",
     "MasksMode",
@@ -96,3 +98,38 @@ class GraphOptions:
     def masks_mode(self) -> MasksMode:
         """`masks`, or what the contract says where it is None."""
         return self.masks or CONTRACT_MASKS[self.graph]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Conversion:
+    """What is wanted.
+
+    Args:
+        precision: fp16 or bf16.
+        io: The precision of the graph's inputs and outputs.
+        keep: Patterns of nodes or operators that stay in fp32.
+        max_flips: The share of mask pixels that may flip; more fp32 nodes are searched for until it is met.
+        margin: How many times below the largest number a measured tensor must stay.
+        protect: Keep in fp32 what the rules and the measured ranges call for. Without it only `keep` is kept.
+
+    Raises:
+        UsageError: They contradict each other.
+    """
+
+    precision: LowPrecision
+    io: Precision = "fp32"
+    keep: tuple[str, ...] = ()
+    max_flips: float | None = None
+    margin: float = 4.0
+    protect: bool = True
+
+    def __post_init__(self) -> None:
+        if self.io not in ("fp32", self.precision) or self.io == "bf16":
+            raise UsageError(
+                f"--io {self.io} does not go with a graph in {self.precision}.",
+                "Inputs and outputs are fp32, or fp16 with --fp16; NumPy has no bf16.",
+            )
+        if self.max_flips is not None and not 0 <= self.max_flips < 1:
+            raise UsageError(f"--max-flips {self.max_flips:g} is not a share.", "Write such as 0.001.")
+        if not self.margin >= 1:
+            raise UsageError(f"--margin {self.margin:g} is below 1.", "1 uses the whole range; 4 is the default.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -48,16 +49,21 @@ class Exported:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Inspected:
-    """What an ONNX file holds; `record` is None where samdec-export did not write it."""
+    """What an ONNX file holds; `record` is None where samdec-export did not write it.
+
+    `shares` is the part of the operations of matrix products in each type, empty without a record.
+    """
 
     path: Path
     summary: GraphSummary
     record: Record | None
+    shares: Mapping[str, float]
 
     def to_json(self) -> dict[str, Any]:
         """Graph and record as JSON."""
         record = self.record.to_json() if self.record else None
-        return {"path": str(self.path), "graph": self.summary.to_json(), "record": record}
+        graph = self.summary.to_json()
+        return {"path": str(self.path), "graph": graph, "matrix_products": dict(self.shares), "record": record}
 
 
 def export(
@@ -120,14 +126,15 @@ def inspect(path: Path) -> Inspected:
     Raises:
         GraphError: It cannot be read, or its sidecar is of another file.
     """
+    from samdec_export.passes.cost import product_shares
     from samdec_export.passes.describe import describe
 
     summary = describe(path)
     try:
         record = open_artifact(path).record
     except NoRecordError:
-        record = None
-    return Inspected(path=path, summary=summary, record=record)
+        return Inspected(path=path, summary=summary, record=None, shares={})
+    return Inspected(path=path, summary=summary, record=record, shares=product_shares(path, record.signature))
 
 
 def models() -> list[ModelSpec]:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias, get_args
 
-__all__ = ["FORMATS", "PRECISIONS", "FloatFormat", "Precision"]
+__all__ = ["FORMATS", "PRECISIONS", "FloatFormat", "LowPrecision", "Precision"]
 
-Precision: TypeAlias = Literal["fp32", "fp16", "bf16"]
+LowPrecision: TypeAlias = Literal["fp16", "bf16"]
+Precision: TypeAlias = Literal["fp32", LowPrecision]
 
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 

@@ -9,8 +9,7 @@ from pathlib import Path
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from samdec_export.passes.dataflow import Dataflow, require_plain_fp32
-from samdec_export.passes.describe import load
+from samdec_export.passes.dataflow import Dataflow, load_fp32
 from samdec_export.precision import Precision
 
 __all__ = ["autocast"]
@@ -52,9 +51,7 @@ def autocast(
     Raises:
         GraphError: The graph cannot be read, is not fp32, or is quantised.
     """
-    model = load(source)
-    require_plain_fp32(model, str(source))
-    flow = Dataflow(model)
+    flow = Dataflow(load_fp32(source))
     plan = _Plan(flow, frozenset(keep), frozenset(low_inputs), frozenset(low_outputs))
     plan.settle()
     onnx.save(_Rewriter(flow, plan, precision).model(), target)

@@ -13,9 +13,21 @@ import onnxslim
 from onnx import numpy_helper
 
 from samdec_export.errors import GraphError
-from samdec_export.passes.describe import load
+from samdec_export.passes.describe import dtype_name, load
+from samdec_export.signature import Signature
 
-__all__ = ["Cost", "Shape", "count_cost", "write_matmul"]
+__all__ = [
+    *("Cost", "Product", "Shape", "count_cost", "matrix_products", "product_shares", "usual_products", "write_matmul"),
+]
+    "Cost",
+    "Product",
+    "Shape",
+    "count_cost",
+    "matrix_products",
+    "product_shares",
+    "usual_products",
+    "write_matmul",
+]
 
 Shape = tuple[int, ...]
 
@@ -35,6 +47,16 @@ class Cost:
     bytes: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Product:
+    """One matrix product: its node, the type that it is computed in (NumPy's name), and its operations."""
+
+    node: str
+    op: str
+    dtype: str
+    flops: int
+
+
 def count_cost(path: Path, inputs: Mapping[str, Shape]) -> Cost:
     """Count a graph at one set of input shapes.
 
@@ -45,14 +67,7 @@ def count_cost(path: Path, inputs: Mapping[str, Shape]) -> Cost:
     Raises:
         GraphError: It cannot be read, or its shapes do not follow from those of its inputs.
     """
-    model = load(path)
-    for value in model.graph.input:
-        for axis, size in zip(value.type.tensor_type.shape.dim, inputs[value.name], strict=True):
-            axis.dim_value = size
-    for value in model.graph.output:
-        value.type.tensor_type.ClearField("shape")
-    fixed = onnx.shape_inference.infer_shapes(onnxslim.slim(model), data_prop=True)
-    sizes = _Sizes.of(fixed)
+    fixed, sizes = _fixed(path, inputs)
     computing = [node for node in fixed.graph.node if node.op_type != "Constant"]
     return Cost(
         flops=sum(_flops(node, sizes.shapes) for node in computing),
@@ -65,34 +80,88 @@ def count_cost(path: Path, inputs: Mapping[str, Shape]) -> Cost:
     )
 
 
+def matrix_products(path: Path, inputs: Mapping[str, Shape]) -> tuple[Product, ...]:
+    """The matrix products of a graph at one set of input shapes, in graph order: which type multiplies what.
+
+    Args, Raises: As `count_cost`.
+    """
+    fixed, sizes = _fixed(path, inputs)
+    return tuple(
+        Product(node=node.name, op=node.op_type, dtype=sizes.dtypes[node.output[0]], flops=flops)
+        for node in fixed.graph.node
+        if (flops := _flops(node, sizes.shapes))
+    )
+
+
+def usual_products(path: Path, signature: Signature) -> tuple[Product, ...]:
+    """`matrix_products` at the usual sizes of a signature's axes.
+
+    Raises:
+        GraphError: As `count_cost`.
+    """
+    sizes = {dim.name: dim.opt for dim in signature.dims}
+    return matrix_products(path, {spec.name: spec.concrete(sizes) for spec in signature.inputs})
+
+
+def product_shares(path: Path, signature: Signature) -> dict[str, float]:
+    """The share of the operations of matrix products in each type (NumPy's name), largest first, at the usual sizes.
+
+    Raises:
+        GraphError: As `count_cost`.
+    """
+    products = usual_products(path, signature)
+    total = sum(product.flops for product in products)
+    shares: dict[str, float] = {}
+    for product in products:
+        shares[product.dtype] = shares.get(product.dtype, 0.0) + product.flops / total
+    return dict(sorted(shares.items(), key=lambda item: -item[1]))
+
+
+def _fixed(path: Path, inputs: Mapping[str, Shape]) -> tuple[onnx.ModelProto, _Sizes]:
+    """The graph with every axis of a known size."""
+    model = load(path)
+    for value in model.graph.input:
+        for axis, size in zip(value.type.tensor_type.shape.dim, inputs[value.name], strict=True):
+            axis.dim_value = size
+    for value in model.graph.output:
+        value.type.tensor_type.ClearField("shape")
+    fixed = onnx.shape_inference.infer_shapes(onnxslim.slim(model), data_prop=True)
+    return fixed, _Sizes.of(fixed)
+
+
 @dataclass(frozen=True, slots=True)
 class _Sizes:
-    """Shape and element size of every tensor of a graph whose input shapes are fixed."""
+    """Shape and element type of every tensor of a graph whose input shapes are fixed."""
 
     shapes: dict[str, Shape]
-    widths: dict[str, int]
+    dtypes: dict[str, str]
 
     @classmethod
     def of(cls, model: onnx.ModelProto) -> _Sizes:
         shapes: dict[str, Shape] = {}
-        widths: dict[str, int] = {}
+        dtypes: dict[str, str] = {}
         for value in (*model.graph.value_info, *model.graph.input, *model.graph.output):
             tensor = value.type.tensor_type
             shapes[value.name] = tuple(
                 axis.dim_value if axis.HasField("dim_value") else -1 for axis in tensor.shape.dim
             )
-            widths[value.name] = onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type).itemsize
+            dtypes[value.name] = dtype_name(tensor.elem_type)
         for tensor in model.graph.initializer:
             shapes[tensor.name] = tuple(tensor.dims)
-            widths[tensor.name] = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
+            dtypes[tensor.name] = dtype_name(tensor.data_type)
         for node in model.graph.node:
             if node.op_type == "Constant":
                 array = numpy_helper.to_array(node.attribute[0].t)
-                shapes[node.output[0]], widths[node.output[0]] = array.shape, array.itemsize
-        return cls(shapes, widths)
+                shapes[node.output[0]], dtypes[node.output[0]] = array.shape, str(array.dtype)
+        return cls(shapes, dtypes)
 
     def bytes_of(self, name: str) -> int:
-        return math.prod(_known(self.shapes, name)) * self.widths[name] if name else 0
+        return math.prod(_known(self.shapes, name)) * _width(self.dtypes[name]) if name else 0
+
+
+def _width(dtype: str) -> int:
+    """Bytes of an element; NumPy itself has no bfloat16."""
+    return 2 if dtype == "bfloat16" else np.dtype(dtype).itemsize
 
 
 def _flops(node: onnx.NodeProto, shapes: Mapping[str, Shape]) -> int:

@@ -5,19 +5,26 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import onnx
 from onnx import TensorProto
 
 from samdec_export.errors import GraphError
+from samdec_export.passes.describe import load
 
-__all__ = ["FLOATS", "MATRIX_PRODUCTS", "Dataflow", "require_plain_fp32"]
+__all__ = ["FLOATS", "MATRIX_PRODUCTS", "Dataflow", "load_fp32"]
 
 FLOATS = frozenset({TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE})
 
 MATRIX_PRODUCTS = frozenset({"MatMul", "Gemm", "Conv", "ConvTranspose"})
 
-QUANTISED = frozenset({"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "QLinearMatMul", "MatMulInteger"})
+NOT_FP32 = {
+    TensorProto.FLOAT16: "already fp16",
+    TensorProto.BFLOAT16: "already bf16",
+    TensorProto.FLOAT8E4M3FN: "already fp8",
+    TensorProto.FLOAT8E5M2: "already fp8",
+}
 
 
 @dataclass(slots=True)
@@ -76,31 +83,37 @@ class Dataflow:
         return found
 
 
-def require_plain_fp32(model: onnx.ModelProto, origin: str) -> None:
-    """Do nothing if every float of the graph is fp32 and nothing is quantised.
+def load_fp32(path: Path) -> onnx.ModelProto:
+    """Read an ONNX file of which a pass on precision sees everything, in fp32.
 
     Raises:
-        GraphError: The graph has a precision already, or is of a kind that cannot be converted.
+        GraphError: It cannot be read, or is not such a file; the message says what it is.
     """
-    quantised = sorted({node.op_type for node in model.graph.node if node.op_type in QUANTISED or _is_custom(node)})
-    if quantised:
-        raise GraphError(
-            f"{origin} has operators that are quantised or not of ONNX: {', '.join(quantised)}.",
-            "Convert the plain fp32 file that it was made from.",
-        )
-    flow = Dataflow(model)
-    used = {flow.types[name] for name in flow.types if flow.is_float(name)} - {TensorProto.FLOAT}
-    if used:
-        names = ", ".join(sorted(TensorProto.DataType.Name(kind).lower() for kind in used))
-        raise GraphError(
-            f"{origin} is not fp32: it has {names} tensors.", "Convert the fp32 file that it was made from."
-        )
-    if TensorProto.FLOAT not in flow.types.values():
-        raise GraphError(f"{origin} has no floating-point tensor.", "There is nothing to convert.")
+    model = load(path)
+    types = {tensor.data_type for tensor in model.graph.initializer}
+    for value in (*model.graph.input, *model.graph.output, *model.graph.value_info):
+        types.add(value.type.tensor_type.elem_type)
+    nodes = (*model.graph.node, *(node for function in model.functions for node in function.node))
+    types |= {attribute.i for node in nodes if node.op_type == "Cast" for attribute in node.attribute}
+    found = next((NOT_FP32[kind] for kind in sorted(types) if kind in NOT_FP32), "")
+    if any(_is_quantised(node) for node in nodes):
+        found = "quantised"
+    if found:
+        raise GraphError(f"{path} is {found}.", "The fp32 file that it was made from is what is needed.")
+    for node in nodes:
+        if any(attribute.HasField("g") or attribute.graphs for attribute in node.attribute):
+            raise GraphError(
+                f"{path} holds control flow ({node.op_type} {node.name}).",
+                "Passes on precision cannot see inside.",
+            )
+    if model.graph.sparse_initializer:
+        raise GraphError(f"{path} holds sparse weights.", "Passes on precision are for dense graphs.")
+    return model
 
 
-def _is_custom(node: onnx.NodeProto) -> bool:
-    return node.domain not in ("", "ai.onnx")
+def _is_quantised(node: onnx.NodeProto) -> bool:
+    kind = node.op_type.lower()
+    return "quantize" in kind or kind.startswith("qlinear") or kind.endswith(("integer", "nbits"))
 
 
 def _name_nodes(nodes: Iterable[onnx.NodeProto]) -> None:

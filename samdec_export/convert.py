@@ -1,0 +1,239 @@
+"""The flow of a conversion: a proven fp32 file goes in, a typed one whose loss was measured in masks comes out."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from samdec_export.artifact import Artifact, publish
+from samdec_export.errors import GraphError, NoRecordError
+from samdec_export.feeds import NamedFeeds
+from samdec_export.files import staging
+from samdec_export.gate import Validated, check, load_for, open_artifact, replay_words, select_cases
+from samdec_export.log import log, step
+from samdec_export.options import Conversion, SweepName
+from samdec_export.precision import FORMATS
+from samdec_export.signature import Signature
+
+if TYPE_CHECKING:
+    from samdec_export.passes.search import SearchResult
+
+__all__ = ["Converted", "convert"]
+
+LEAST_SHARE = 0.9
+"""Of the operations of matrix products: a conversion that leaves less in the wanted type was not worth its name."""
+
+PROBES = 3
+"""Cases that a search measures on."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Converted:
+    """A converted file: its casts, its matrix products by type, what a search found, and its validation."""
+
+    artifact: Artifact
+    parent: Path
+    casts: int
+    shares: Mapping[str, float]
+    search: SearchResult | None
+    validated: Validated | None
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything, the record and the report among it."""
+        found = self.search
+        return {
+            "path": str(self.artifact.path),
+            "artifact": self.artifact.to_json(),
+            "bytes": self.artifact.path.stat().st_size,
+            "parent": {"path": str(self.parent), "bytes": self.parent.stat().st_size},
+            "casts": self.casts,
+            "matrix_products": dict(self.shares),
+            "search": found
+            and {
+                "target": found.target,
+                "before": found.before,
+                "after": found.after,
+                "measured": found.measured,
+                "units": [{"nodes": list(unit.nodes), "without": unit.without} for unit in found.units],
+            },
+            "validation": self.validated.to_json() if self.validated else None,
+        }
+
+
+def convert(
+    path: Path,
+    wanted: Conversion,
+    checkpoint: Path | None = None,
+    *,
+    out: Path | None = None,
+    feeds: Path | None = None,
+    sweep: SweepName | None = "quick",
+) -> Converted:
+    """Convert an exported fp32 file, and validate the result.
+
+    Args:
+        path: The fp32 file.
+        wanted: Precision, and what is to stay in fp32.
+        checkpoint: What the file was exported from, for the validation; None where the weights are embedded.
+        out: The folder to write to; None for that of `path`.
+        feeds: Recorded inputs to measure ranges and flips on, instead of a sweep's.
+        sweep: How wide to validate; None not to. A failed validation is in the result, not raised.
+
+    Raises:
+        GraphError: The file is not fp32, carries no record, or too few of its products would be in the wanted type.
+        UsageError, CheckpointError, DependencyError: As the stages say. Nothing is left in `out`.
+    """
+    from samdec_export.passes.cost import product_shares
+    from samdec_export.passes.describe import describe, stamp
+    from samdec_export.passes.lint import lint
+
+    source = _open(path)
+    cases = select_cases(source.record, feeds=feeds, sweep=sweep or "quick")
+    loaded = load_for(source, checkpoint) if sweep else None
+    folder = out or path.parent
+    with staging(folder) as scratch:
+        draft = scratch / "converted.onnx"
+        kept = _protected(source, wanted, cases) if wanted.protect else {}
+        kept |= _asked_for(source, wanted)
+        found = _search(source, wanted, kept, cases, draft) if wanted.max_flips is not None else None
+        if found:
+            kept |= {node: f"search: {unit.without:.2%} flip without it" for unit in found.units for node in unit.nodes}
+        with step(f"Converting to {wanted.precision}"):
+            signature = _write(source, wanted, kept, draft)
+        products = product_shares(draft, signature)
+        _require_share(draft, signature, wanted, kept, products)
+        record = replace(
+            source.record,
+            precision=wanted.precision,
+            io=wanted.io,
+            parent=source.sha256,
+            kept=dict(sorted(kept.items())),
+            signature=signature,
+        )
+        with step("Checking"):
+            stamp(draft, record.to_metadata())
+            lint(draft, signature)
+        casts = describe(draft).ops.get("Cast", 0)
+        artifact = publish(draft, record, folder)
+    validated = None
+    if sweep and loaded:
+        replay = replay_words(artifact.path, checkpoint, feeds=feeds, sweep=sweep)
+        validated = check(artifact, loaded, cases, replay)
+    return Converted(artifact=artifact, parent=path, casts=casts, shares=products, search=found, validated=validated)
+
+
+def _open(path: Path) -> Artifact:
+    try:
+        source = open_artifact(path)
+    except NoRecordError as error:
+        from samdec_export.passes.dataflow import load_fp32
+
+        load_fp32(path)
+        raise NoRecordError(
+            f"{path} carries no record: its axes' ranges, and what to compare it with, are not known.",
+            "Convert a file that samdec-export onnx wrote.",
+        ) from error
+    if source.record.precision != "fp32":
+        raise GraphError(
+            f"{path} is {source.record.precision} already.",
+            f"Convert the fp32 file that it was made from, sha256 {source.record.parent[:12]}...",
+        )
+    return source
+
+
+def _protected(source: Artifact, wanted: Conversion, cases: Sequence[NamedFeeds]) -> dict[str, str]:
+    """What the rules and the measured ranges keep."""
+    from samdec_export.passes.keep import keep_by_range, keep_by_rule
+    from samdec_export.passes.ranges import audit_ranges
+
+    with step("Measuring ranges"):
+        ranges = audit_ranges(source.path, (case.make() for case in cases))
+    absmax = {found.tensor: math.inf if found.nonfinite else found.absmax for found in ranges}
+    return keep_by_range(source.path, wanted.precision, absmax, wanted.margin) | keep_by_rule(source.path)
+
+
+def _asked_for(source: Artifact, wanted: Conversion) -> dict[str, str]:
+    from samdec_export.passes.keep import asked_for
+
+    return asked_for(source.path, wanted.keep)
+
+
+def _write(source: Artifact, wanted: Conversion, kept: Mapping[str, str], draft: Path) -> Signature:
+    """The typed graph into `draft`; returns its signature."""
+    from samdec_export.passes.autocast import autocast
+
+    signature = source.record.signature if wanted.io == "fp32" else source.record.signature.in_fp16()
+    low_inputs, low_outputs = (
+        [spec.name for spec in specs if spec.dtype == "float16"] for specs in (signature.inputs, signature.outputs)
+    )
+    autocast(source.path, draft, wanted.precision, keep=kept, low_inputs=low_inputs, low_outputs=low_outputs)
+    return signature
+
+
+def _search(
+    source: Artifact, wanted: Conversion, kept: Mapping[str, str], cases: Sequence[NamedFeeds], draft: Path
+) -> SearchResult:
+    """More nodes to keep, until few enough mask pixels flip."""
+    from samdec_export.backends.oracle import OracleRunner
+    from samdec_export.backends.ort import OrtRunner
+    from samdec_export.passes.cost import usual_products
+    from samdec_export.passes.search import search
+    from samdec_export.validation.metrics import mask_metrics
+
+    assert wanted.max_flips is not None
+    signature = source.record.signature
+    (masks, *_) = (spec.name for spec in signature.outputs if spec.content == "masks")
+    engine = OrtRunner(source.path)
+    probes = [(feeds, engine.run(feeds)[masks]) for feeds in (case.make() for case in cases[:PROBES])]
+    pixels = sum(expected.size for _, expected in probes)
+
+    def measure(more: frozenset[str]) -> float:
+        _write(source, replace(wanted, io="fp32"), {**kept, **dict.fromkeys(more, "")}, draft)
+        oracle = OracleRunner(draft)
+        flipped = sum(
+            mask_metrics(expected, oracle.run(feeds)[masks]).flipped * expected.size for feeds, expected in probes
+        )
+        log.debug("%d nodes more in fp32: %.3g%% flipped", len(more), 100 * flipped / pixels)
+        return flipped / pixels
+
+    products = usual_products(source.path, signature)
+    total = sum(product.flops for product in products)
+    weights = {product.node: product.flops / total for product in products}
+    budget = 1 - LEAST_SHARE - sum(weights.get(node, 0.0) for node in kept)
+    nodes = [node for node in _float_nodes(source.path) if node not in kept]
+    with step("Searching for what to keep in fp32"):
+        found = search(nodes, measure, wanted.max_flips, weights=weights, budget=budget)
+    if not found.reached:
+        raise GraphError(
+            f"{found.after:.3%} of the mask pixels flip with all that was found kept in fp32 ({found.before:.3%} with "
+            f"none of it), and --max-flips is {wanted.max_flips:.3%}.",
+            "Allow more flips, try --bf16, or stay with fp32.",
+        )
+    return found
+
+
+def _float_nodes(path: Path) -> list[str]:
+    from samdec_export.passes.dataflow import Dataflow
+    from samdec_export.passes.describe import load
+
+    flow = Dataflow(load(path))
+    return [node.name for node in flow.nodes.values() if flow.float_outputs(node)]
+
+
+def _require_share(
+    draft: Path, signature: Signature, wanted: Conversion, kept: Mapping[str, str], shares: Mapping[str, float]
+) -> None:
+    from samdec_export.passes.cost import usual_products
+
+    low = FORMATS[wanted.precision].dtype
+    if shares.get(low, 0.0) >= LEAST_SHARE:
+        return
+    stayed = [product.node for product in usual_products(draft, signature) if product.dtype != low]
+    reasons = "; ".join(f"{node} ({kept.get(node, 'beside a kept one')})" for node in stayed)
+    raise GraphError(
+        f"Only {shares.get(low, 0.0):.1%} of the operations of matrix products would be {wanted.precision}: {reasons}.",
+        f"At least {LEAST_SHARE:.0%} must be: keep less in fp32, or stay with fp32.",
+    )
