@@ -17,8 +17,6 @@ from samdec_export.passes.describe import dtype_name, load
 from samdec_export.signature import Signature
 
 __all__ = [
-    *("Cost", "Product", "Shape", "count_cost", "matrix_products", "product_shares", "usual_products", "write_matmul"),
-]
     "Cost",
     "Product",
     "Shape",
