@@ -151,11 +151,14 @@ def benchmarked(done: Benchmarked) -> None:
 
 
 def audited(done: Audited, top: int) -> None:
-    """The `top` worst tensors against what the precision holds, then the sums over every tensor."""
+    """The `top` worst tensors against what the precision holds, then the sums over every tensor.
+
+    The square is that of a LayerNormalization's centred input; "below normal" is a share of the values that are not 0.
+    """
     console, precision = _console(), done.precision
     table = Table("tensor", "node", "operator")
     table.columns[0].overflow = "fold"
-    for column in ("absmax", "margin", "LayerNorm square", "below normal"):
+    for column in ("absmax", "margin", "square", "below normal"):
         table.add_column(column, justify="right")
     for item in done.worst(top):
         table.add_row(
@@ -163,7 +166,7 @@ def audited(done: Audited, top: int) -> None:
             item.node if item.kind == "node" else "",
             item.op or item.kind,
             f"{item.absmax:.4g}" + (f", {item.nonfinite} inf or NaN" if item.nonfinite else ""),
-            f"{item.margin(precision):.3g}" + (" overflow" if item.overflow(precision) else ""),
+            f"{item.margin(precision):.3g}",
             "" if item.squared_absmax is None else f"{item.squared_absmax:.4g}",
             f"{100 * item.below_normal(precision):.2g}%" if item.below[precision] else "0",
         )

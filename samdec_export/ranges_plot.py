@@ -23,6 +23,9 @@ FAR_LIMIT = 1e8
 OFFSETS = [(side * dx, dy) for dy in (16, 32, 48, 64, 80, 96, 112) for dx in (8, 30, 60) for side in (1, -1)]
 """Where a name may stand beside its point, in points of 1/72 inch, the nearest first."""
 
+SMALLEST = 1e-6
+"""What is smaller is left out: the picture is about what is large."""
+
 VALUE, WEIGHT, SQUARE, OVERFLOW = "tab:blue", "0.65", "tab:orange", "tab:red"
 
 
@@ -86,7 +89,7 @@ def _draw_limit(axis: Axes, ranges: Sequence[TensorRange], precision: LowPrecisi
         top = max(top, limits.largest)
     else:
         axis.plot([], [], color=OVERFLOW, linewidth=1.2, linestyle="--", label=f"{name}\n(far above)")
-    axis.set_ylim(max(lowest, 1e-8 * top) / 3, 30 * top)
+    axis.set_ylim(max(lowest, SMALLEST) / 3, 30 * top)
 
 
 def _name(figure: Figure, axis: Axes, ranges: Sequence[TensorRange], worst: Sequence[TensorRange]) -> None:
@@ -111,7 +114,7 @@ def _name(figure: Figure, axis: Axes, ranges: Sequence[TensorRange], worst: Sequ
                 arrowprops={"arrowstyle": "-", "color": "0.5", "linewidth": 0.7, "shrinkB": 3},
             )
             note.get_window_extent()  # puts it into its place
-            box = Text.get_window_extent(note).padded(3)  # without the line to the point
+            box = Text.get_window_extent(note).padded(6)  # without the line to the point
             line = _line(axis.transData.transform(places[item.tensor]).tolist(), (box.x0 if dx > 0 else box.x1, box.y0))
             fits = inside.contains(box.x0, box.y0) and inside.contains(box.x1, box.y1)
             covers = (
