@@ -83,7 +83,7 @@ def read_graph(path: Path) -> GraphFile:
     return GraphFile(
         nodes=tuple(_node(proto) for proto in graph.node),
         constants=constants,
-        inputs={name: tuple(axis.dim_param or axis.dim_value for axis in values[name].shape.dim) for name in inputs},
+        inputs={name: _axes(name, values[name].shape) for name in inputs},
         outputs=tuple(value.name for value in graph.output),
         declared={name: _dtype(tensor.elem_type) for name, tensor in values.items() if tensor.elem_type},
     )
@@ -132,6 +132,14 @@ def _node(proto: onnx.NodeProto) -> Node:
         attributes=attributes,
         inputs=tuple(proto.input),
         output=proto.output[0],
+    )
+
+
+def _axes(name: str, shape: onnx.TensorShapeProto) -> tuple[str | int, ...]:
+    """Axes by name or size; one that has neither gets a name of its own."""
+    return tuple(
+        axis.dim_value if axis.HasField("dim_value") else axis.dim_param or f"{name}.{index}"
+        for index, axis in enumerate(shape.dim)
     )
 
 
