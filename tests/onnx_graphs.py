@@ -50,7 +50,7 @@ def lowered(model: onnx.ModelProto, precision: str) -> onnx.ModelProto:
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
     graph, elem = copy.graph, ELEM[precision]
-    kept = {name for node in graph.node if node.op_type == "Resize" for name in node.input[1:]}
+    kept = {name for node in graph.node if node.op_type == "Resize" for name in node.input[1:] if name}
     for tensor in graph.initializer:
         _lower_tensor(tensor, precision, kept)
     for node in graph.node:

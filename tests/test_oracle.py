@@ -7,6 +7,7 @@ mask pixels; and they must be no farther from each other than two independent ro
 
 from __future__ import annotations
 
+import copy
 import math
 import time
 import tracemalloc
@@ -165,6 +166,32 @@ def test_a_damaged_low_graph_would_be_noticed(export: Export, tiny: LoadedModel,
     half = EagerRunner(graph, signature, precision="fp16").run(feeds)
     fp32 = EagerRunner(graph, signature).run(feeds)
     assert not levels("masks", OracleRunner(tmp_path / "low.onnx").run(feeds), half, fp32).agree
+
+
+def test_an_overflow_in_a_whole_graph_is_seen_by_torch_and_the_oracle_alone(
+    export: Export, tiny: LoadedModel, tmp_path: Path
+) -> None:
+    """Larger channels before LayerNorm2d change nothing in fp32, and overflow its spelled-out variance in fp16."""
+    artifact, factor = export(**EXPORTS["reference"]).artifact, 2048
+    model, signature = onnx.load(artifact.path), artifact.record.signature
+    upscaling = next(node for node in model.graph.node if node.op_type == "ConvTranspose")
+    for tensor in model.graph.initializer:
+        if tensor.name in upscaling.input[1:]:
+            tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor) * np.float32(factor), tensor.name))
+    onnx.save(lowered(model, "fp16"), tmp_path / "low.onnx")
+    decoder = copy.deepcopy(tiny.decoder)
+    for name in ("weight", "bias"):
+        decoder.mask_decoder.output_upscaling.get_parameter(f"0.{name}").mul_(factor)
+    graph = build_graph(decoder, tiny.grid, artifact.record.options)
+    feeds = make_feeds(signature, sweep(signature, "quick")[0])
+    name = signature.outputs[0].name
+    fp32 = EagerRunner(graph, signature).run(feeds)[name]
+    torch = distance(EagerRunner(graph, signature, precision="fp16").run(feeds)[name], fp32)
+    oracle = distance(OracleRunner(tmp_path / "low.onnx").run(feeds)[name], fp32)
+    hidden = distance(OrtRunner(tmp_path / "low.onnx").run(feeds)[name], fp32)
+    assert oracle > 0.05
+    assert oracle == pytest.approx(torch, rel=0.05)
+    assert hidden < 0.005, "ONNX Runtime's CPU provider does not overflow"
 
 
 def test_eager_runs_in_the_type_it_says(tiny: LoadedModel) -> None:

@@ -33,6 +33,7 @@ CASES: dict[str, tuple[str, list[Array | None], dict[str, Any]]] = {
     "argmax": ("ArgMax", [X], {"axis": 2, "keepdims": 0, "elem": INT64}),
     "cast to int": ("Cast", [3 * X], {"to": INT64, "elem": INT64}),
     "cast from bool": ("Cast", [FLAGS], {"to": TensorProto.FLOAT, "elem": TensorProto.FLOAT}),
+    "cast like": ("CastLike", [3 * X, ints(0)], {"elem": INT64}),
     "clip": ("Clip", [X, np.array(-0.5, np.float32), np.array(0.5, np.float32)], {}),
     "concat": ("Concat", [X, X[:, :1]], {"axis": 1}),
     "constant of shape": ("ConstantOfShape", [ints(2, 3)], {"elem": TensorProto.FLOAT}),

@@ -1,4 +1,4 @@
-"""ONNX operators that move, choose or name values, for the oracle: nothing is rounded, except by Cast.
+"""ONNX operators that move, choose or name values, for the oracle: nothing is rounded, except by casts.
 
 Source: the ONNX operator specification, opsets 17 to 22.
 """
@@ -90,6 +90,7 @@ MOVES: Final[dict[str, Move]] = {
     "And": lambda node, x: np.logical_and(x[0], x[1]),
     "ArgMax": _arg_max,
     "Cast": lambda node, x: widen(x[0]).astype(node.attributes["to"]),
+    "CastLike": lambda node, x: widen(x[0]).astype(x[1].dtype),
     "Concat": lambda node, x: np.concatenate(x, axis=node.attributes["axis"]),
     "Constant": _constant,
     "ConstantOfShape": _constant_of_shape,
