@@ -13,7 +13,7 @@ from samdec_export.errors import GraphError, NoRecordError
 from samdec_export.feeds import NamedFeeds
 from samdec_export.files import staging
 from samdec_export.gate import Validated, check, load_for, open_artifact, replay_words, select_cases
-from samdec_export.log import log, step
+from samdec_export.log import step
 from samdec_export.options import Conversion, SweepName
 from samdec_export.precision import FORMATS
 from samdec_export.signature import Signature
@@ -196,7 +196,7 @@ def _search(
         flipped = sum(
             mask_metrics(expected, oracle.run(feeds)[masks]).flipped * expected.size for feeds, expected in probes
         )
-        log.debug("%d nodes more in fp32: %.3g%% flipped", len(more), 100 * flipped / pixels)
+        note(f"{flipped / pixels:.3%} flip with {len(more)} nodes more")
         return flipped / pixels
 
     products = usual_products(source.path, signature)
@@ -204,13 +204,13 @@ def _search(
     weights = {product.node: product.flops / total for product in products}
     budget = 1 - LEAST_SHARE - sum(weights.get(node, 0.0) for node in kept)
     nodes = [node for node in _float_nodes(source.path) if node not in kept]
-    with step("Searching for what to keep in fp32"):
+    with step("Searching for what to keep in fp32") as note:
         found = search(nodes, measure, wanted.max_flips, weights=weights, budget=budget)
     if not found.reached:
         raise GraphError(
             f"{found.after:.3%} of the mask pixels flip with all that was found kept in fp32 ({found.before:.3%} with "
             f"none of it), and --max-flips is {wanted.max_flips:.3%}.",
-            "Allow more flips, try --bf16, or stay with fp32.",
+            "Allow more flips, or stay with fp32.",
         )
     return found
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TypeVar
 
@@ -33,14 +33,14 @@ def show_progress(verbose: bool = False) -> None:
 
 
 @contextmanager
-def step(title: str) -> Iterator[None]:
-    """Show `title` while the block runs and its elapsed time when it is done."""
+def step(title: str) -> Iterator[Callable[[str], None]]:
+    """Show `title` while the block runs and its elapsed time when it is done; call what it gives to show how far."""
     started = time.perf_counter()
     if log.isEnabledFor(logging.INFO):
-        with console().status(title):
-            yield
+        with console().status(title) as status:
+            yield lambda text: status.update(f"{title}: {text}")
     else:
-        yield
+        yield lambda text: None
     log.info("%-52s %6.1f s", title, time.perf_counter() - started)
 
 

@@ -29,6 +29,9 @@ __all__ = [
 
 Shape = tuple[int, ...]
 
+FUSIONS = ["FusionGemm", "FusionGemmMul", "FusionGemmAdd", "FusionConvAdd", "FusionConvTransposeAdd"]
+"""What onnxslim would fuse: nodes keep their names."""
+
 VIEWS = frozenset({"Reshape", "Squeeze", "Unsqueeze", "Flatten", "Identity", "Shape"})
 """Operators that need not move what they are given."""
 
@@ -123,7 +126,7 @@ def _fixed(path: Path, inputs: Mapping[str, Shape]) -> tuple[onnx.ModelProto, _S
             axis.dim_value = size
     for value in model.graph.output:
         value.type.tensor_type.ClearField("shape")
-    fixed = onnx.shape_inference.infer_shapes(onnxslim.slim(model), data_prop=True)
+    fixed = onnx.shape_inference.infer_shapes(onnxslim.slim(model, skip_fusion_patterns=FUSIONS), data_prop=True)
     return fixed, _Sizes.of(fixed)
 
 

@@ -120,12 +120,11 @@ def measure_tensor(spec: TensorSpec, reference: Array, candidate: Array) -> Tens
 
 def _measure(spec: TensorSpec, reference: Array, candidate: Array, tolerance: Tolerance) -> OutputMetrics:
     tensor = measure_tensor(spec, reference, candidate)
-    margin = tolerance.margin * tensor.span
     return OutputMetrics(
         name=spec.name,
         tensor=tensor,
-        masks=mask_metrics(reference, candidate, margin) if spec.content == "masks" else None,
-        best_mask=best_mask_agreement(reference, candidate, margin)
+        masks=mask_metrics(reference, candidate, tolerance.margin * tensor.span) if spec.content == "masks" else None,
+        best_mask=best_mask_agreement(reference, candidate, tolerance.relative * tensor.span)
         if spec.content == "scores" and reference.shape[-1] > 1
         else None,
     )

@@ -16,11 +16,12 @@ class Tolerance:
 
     Args:
         relative: Largest error of any output, as a share of the reference's span.
-        margin: A mask logit nearer than this share of the span to the threshold, or a score as near to the best one,
-            is on no side: the reference's own rounding decides there.
+        margin: A mask logit nearer than this share of the span to the threshold is on no side: the reference's own
+            rounding decides there.
         iou: Smallest IoU of any mask, at logit 0.
         flipped: Largest share of flipped mask pixels in a case.
-        best_mask: Smallest share of prompts that keep their best-scored mask.
+        best_mask: Smallest share of prompts that keep their best-scored mask; a mask whose score is within `relative`
+            of the best one's is as good.
         reason: Where the numbers come from.
     """
 
@@ -47,20 +48,22 @@ TOLERANCES: Final[dict[Precision, Tolerance]] = {
         "as far as eager fp32 is from eager fp64 (docs/numerics.md); 1e-5 leaves a factor of three.",
     ),
     "fp16": Tolerance(
-        relative=4e-3,
+        relative=1e-2,
         margin=1e-5,
-        iou=0.99,
-        flipped=2e-3,
-        best_mask=0.98,
-        reason="TO BE MEASURED",
+        iou=0.98,
+        flipped=3e-3,
+        best_mask=1.0,
+        reason="Every result is rounded to 11 bits. Seeded full-size weights: 1.1e-3 of the span, 0.05% of the pixels, "
+        "IoU 0.9986; with every matrix four times as large 7.6e-3, 0.13%, 0.992. About as good as torch half eager.",
     ),
     "bf16": Tolerance(
-        relative=4e-2,
+        relative=5e-2,
         margin=1e-5,
         iou=0.9,
         flipped=2e-2,
-        best_mask=0.9,
-        reason="TO BE MEASURED",
+        best_mask=1.0,
+        reason="Every result is rounded to 8 bits, eight times as coarse as fp16. Seeded full-size weights: 7.6e-3 of "
+        "the span, 0.4% of the pixels, IoU 0.986; with every matrix four times as large 2.6e-2, 1.0%, 0.944.",
     ),
 }
 
