@@ -1,0 +1,282 @@
+"""From fp32 to fp16 and bf16: what is written, what stays, what it costs, and that an overflow cannot hide."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from conftest import Export
+from onnx import TensorProto, helper
+from test_cli import call, is_one_clear_line
+
+from samdec_export import pipeline
+from samdec_export.convert import Converted, convert
+from samdec_export.errors import GraphError, UsageError
+from samdec_export.models.checkpoint import load_model
+from samdec_export.options import Conversion, GraphOptions
+from samdec_export.passes.autocast import autocast
+from samdec_export.passes.keep import keep_by_range, keep_by_rule
+
+FP16 = Conversion(precision="fp16")
+
+CONTRACTS: dict[str, dict[str, Any]] = {
+    "decoder": {},
+    "decoder, dynamic grid": {"opset": 18, "graph": "decoder", "masks": "all", "dynamic_grid": True},
+    "prompts, best": {"opset": 19, "graph": "prompts", "masks": "best"},
+    "meta": {"graph": "meta"},
+    "reference": {"opset": 17, "graph": "prompts", "mask_input": True, "arrangement": "reference"},
+}
+
+
+@pytest.fixture(scope="module")
+def planted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A checkpoint whose first upscaling is a thousand times too large, and its export with LayerNorm2d as written.
+
+    The square of that LayerNorm2d's input leaves fp16; one over the root of infinity is zero, and nothing is NaN.
+    """
+    folder = tmp_path_factory.mktemp("planted")
+    weights = load_model(None).decoder.state_dict()
+    for name in ("weight", "bias"):
+        weights[f"mask_decoder.output_upscaling.0.{name}"] *= 1e3
+    torch.save(weights, folder / "planted.pt")
+    options = GraphOptions(arrangement="reference")
+    return folder / "planted.pt", pipeline.export(
+        folder / "planted.pt", options=options, out=folder, sweep=None
+    ).artifact.path
+
+
+def converted(export: Export, out: Path, wanted: Conversion = FP16, **options: Any) -> Converted:
+    return convert(export(**options).artifact.path, wanted, out=out)
+
+
+def casts(model: onnx.ModelProto) -> Iterator[onnx.NodeProto]:
+    return (node for node in model.graph.node if node.op_type == "Cast")
+
+
+@pytest.mark.parametrize("contract", CONTRACTS)
+def test_every_contract_converts_and_passes_its_gate(export: Export, tmp_path: Path, contract: str) -> None:
+    done = converted(export, tmp_path, **CONTRACTS[contract])
+    assert done.validated is not None
+    done.validated.require()
+    compared = [(result.candidate.split()[0], result.reference.split()[0]) for result in done.validated.results]
+    assert compared == [("onnxruntime", "torch"), ("oracle", "torch"), ("onnxruntime", "oracle")]
+    assert done.shares["float16"] > 0.98
+    assert done.artifact.path.name.endswith(".fp16.onnx")
+    assert done.artifact.path.stat().st_size < 0.9 * done.parent.stat().st_size, "a tiny model is mostly structure"
+
+
+@pytest.mark.parametrize("contract", CONTRACTS)
+def test_no_cast_is_needless(export: Export, tmp_path: Path, contract: str) -> None:
+    source = export(**CONTRACTS[contract]).artifact.path
+    autocast(source, tmp_path / "low.onnx", "fp16", keep=keep_by_rule(source))
+    before, after = onnx.load(source), onnx.load(tmp_path / "low.onnx")
+    onnx.checker.check_model(after, full_check=True)
+    counts = Counter(node.op_type for node in after.graph.node)
+    counts.subtract(Counter(node.op_type for node in before.graph.node))
+    assert set(+counts) == {"Cast"}, "nothing is added but casts"
+    makers = {name: node for node in after.graph.node for name in node.output}
+    readers = Counter(name for node in after.graph.node for name in node.input)
+    outputs = {value.name for value in after.graph.output}
+    types = {
+        value.name: value.type.tensor_type.elem_type
+        for value in (
+            *onnx.shape_inference.infer_shapes(after).graph.value_info,
+            *after.graph.input,
+            *after.graph.output,
+        )
+    }
+    for cast in casts(after):
+        assert cast.input[0] not in makers or makers[cast.input[0]].op_type != "Cast", "a pair"
+        assert readers[cast.output[0]] or cast.output[0] in outputs, "nobody reads it"
+        assert types[cast.input[0]] != cast.attribute[0].i, "it changes nothing"
+    kinds = [(cast.input[0], cast.attribute[0].i) for cast in casts(after)]
+    assert len(kinds) == len(set(kinds)), "cast twice"
+
+
+def test_what_stays_in_fp32(export: Export) -> None:
+    source = export(graph="meta").artifact.path
+    kept = keep_by_rule(source)
+    operators = {node.name: node.op_type for node in onnx.load(source).graph.node}
+    for kind in ("LayerNormalization", "Sin", "Cos", "Sqrt", "Pow", "ReduceMean", "Resize", "Floor", "Equal"):
+        assert all(name in kept for name, op in operators.items() if op == kind), kind
+    assert any(operators[name] == "MatMul" and "positional" in reason for name, reason in kept.items())
+    assert sum(operators[name] in ("MatMul", "Conv") for name in kept) == 1, "of the products only that of the encoding"
+
+
+def test_inputs_and_outputs_may_be_fp16(export: Export, tmp_path: Path) -> None:
+    done = converted(export, tmp_path, Conversion(precision="fp16", io="fp16"), graph="prompts")
+    assert done.validated is not None
+    done.validated.require()
+    found = pipeline.inspect(done.artifact.path).summary
+    types = {tensor.name: tensor.dtype for tensor in (*found.inputs, *found.outputs)}
+    assert types == {
+        "image_embeddings": "float16",
+        "point_coords": "float32",
+        "point_labels": "int64",
+        "low_res_masks": "float16",
+        "iou_predictions": "float16",
+    }
+
+
+def test_bf16_is_judged_by_the_oracle_alone(export: Export, tmp_path: Path) -> None:
+    done = converted(export, tmp_path, Conversion(precision="bf16"))
+    assert done.validated is not None
+    done.validated.require()
+    assert [result.candidate.split()[0] for result in done.validated.results] == ["oracle"]
+    assert "no bf16 kernels" in done.validated.notes[0]
+    assert done.shares["bfloat16"] > 0.98
+
+
+def test_two_conversions_are_byte_identical(export: Export, tmp_path: Path) -> None:
+    one, other = (convert(export().artifact.path, FP16, out=tmp_path / name, sweep=None) for name in "ab")
+    assert one.artifact.sha256 == other.artifact.sha256
+
+
+def test_a_planted_overflow_is_kept_in_range(planted: tuple[Path, Path], tmp_path: Path) -> None:
+    checkpoint, source = planted
+    done = convert(source, FP16, checkpoint, out=tmp_path)
+    assert done.validated is not None
+    done.validated.require()
+    assert sum("normalisation" in reason for reason in done.artifact.record.kept.values()) > 10
+
+
+def test_a_planted_overflow_cannot_hide(planted: tuple[Path, Path], tmp_path: Path) -> None:
+    checkpoint, source = planted
+    done = convert(source, Conversion(precision="fp16", protect=False), checkpoint, out=tmp_path)
+    assert done.validated is not None
+    engine, oracle, _ = done.validated.results
+    assert engine.passed, "ONNX Runtime's CPU provider hides it"
+    assert not oracle.passed
+    masks = [output.masks for case in oracle.cases for output in case.outputs if output.masks]
+    assert len(masks) == len(oracle.cases), "every output is finite: nothing else would tell"
+    assert min(found.flipped for found in masks) > 0.1
+
+
+def test_ranges_keep_what_would_overflow(export: Export) -> None:
+    source = export().artifact.path
+    tensor = next(node.output[0] for node in onnx.load(source).graph.node if node.op_type == "Gelu")
+    for absmax, precision, kept in (
+        (16000.0, "fp16", 0),
+        (17000.0, "fp16", 2),
+        (float("nan"), "fp16", 2),
+        (1e30, "bf16", 0),
+    ):
+        assert len(keep_by_range(source, precision, {tensor: absmax})) >= kept
+        assert bool(keep_by_range(source, precision, {tensor: absmax})) == bool(kept)
+
+
+def test_too_few_products_in_fp16_is_an_error(export: Export, tmp_path: Path) -> None:
+    with pytest.raises(
+        GraphError, match=r"Only .*% of the operations of matrix products would be fp16: .*asked for: MatMul"
+    ):
+        convert(
+            export().artifact.path, Conversion(precision="fp16", keep=("MatMul",)), out=tmp_path / "out", sweep=None
+        )
+    assert not list((tmp_path / "out").iterdir())
+
+
+def test_nodes_are_kept_by_pattern(export: Export, tmp_path: Path) -> None:
+    wanted = Conversion(precision="fp16", keep=("Soft*", "Gelu"))
+    done = convert(export().artifact.path, wanted, out=tmp_path, sweep=None)
+    asked = [name for name, reason in done.artifact.record.kept.items() if "asked for" in reason]
+    model = onnx.load(done.artifact.path)
+    types = {
+        value.name: value.type.tensor_type.elem_type
+        for value in onnx.shape_inference.infer_shapes(model).graph.value_info
+    }
+    kept = [node for node in model.graph.node if node.op_type in ("Softmax", "Gelu")]
+    assert len(kept) >= 5
+    assert {node.name for node in kept} == set(asked)
+    assert {types[node.output[0]] for node in kept} == {TensorProto.FLOAT}
+    with pytest.raises(UsageError, match="'Nonsense' matches no node"):
+        convert(export().artifact.path, Conversion(precision="fp16", keep=("Nonsense",)), out=tmp_path, sweep=None)
+
+
+def test_a_search_meets_its_target_or_says_so(export: Export, tmp_path: Path) -> None:
+    source = export().artifact.path
+    free = convert(source, Conversion(precision="fp16", max_flips=0.5), out=tmp_path, sweep=None)
+    assert free.search is not None
+    assert (free.search.units, free.search.measured) == ((), 1)
+    target = 0.9 * free.search.before
+    try:
+        found = convert(source, Conversion(precision="fp16", max_flips=target), out=tmp_path, sweep=None).search
+    except GraphError as error:
+        assert "of the mask pixels flip with all that was found" in str(error)  # noqa: PT017  # either end is right
+    else:
+        assert found is not None
+        assert found.after <= target
+        assert found.units
+
+
+def write(path: Path, node: onnx.NodeProto, *initialisers: onnx.TensorProto) -> Path:
+    x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, [2]) for name in "xy")
+    graph = helper.make_graph([node], "g", [x], [y], list(initialisers))
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)]), path)
+    return path
+
+
+def test_bad_input_ends_in_one_line(export: Export, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = export().artifact.path
+    low = convert(source, FP16, out=tmp_path / "low", sweep=None).artifact.path
+    foreign = write(tmp_path / "foreign.onnx", helper.make_node("Relu", ["x"], ["y"]))
+    scale = helper.make_tensor("s", TensorProto.FLOAT, [], [0.1])
+    quantised = helper.make_model(
+        helper.make_graph(
+            [
+                helper.make_node("QuantizeLinear", ["x", "s"], ["q"]),
+                helper.make_node("DequantizeLinear", ["q", "s"], ["y"]),
+            ],
+            "g",
+            *([helper.make_tensor_value_info(name, TensorProto.FLOAT, [2])] for name in "xy"),
+            [scale],
+        ),
+        opset_imports=[helper.make_opsetid("", 20)],
+    )
+    onnx.save(quantised, tmp_path / "int8.onnx")
+    np.savez(tmp_path / "feeds.npz", image_embeddings=np.zeros((1, 2), np.float32))
+    cases: list[tuple[int, str, tuple[str | Path, ...]]] = [
+        (4, "is fp16 already", (low, "--fp16")),
+        (4, "carries no record", (foreign, "--fp16")),
+        (4, "is quantised", (tmp_path / "int8.onnx", "--fp16")),
+        (4, "cannot be read", (tmp_path / "missing.onnx", "--fp16")),
+        (2, "is missing", (source, "--fp16", "--feeds", tmp_path / "feeds.npz")),
+        (2, "Name one precision", (source,)),
+        (2, "Name one precision", (source, "--fp16", "--bf16")),
+        (2, "--io fp16 does not go with", (source, "--bf16", "--io", "fp16")),
+        (2, "is not a share", (source, "--fp16", "--max-flips", "3")),
+        (2, "is below 1", (source, "--fp16", "--margin", "0")),
+    ]
+    for code, message, words in cases:
+        found, _, err = call(capsys, "convert", *words, "--out", tmp_path / "out")
+        assert (found, is_one_clear_line(err)) == (code, True), err
+        assert message in err
+    assert not (tmp_path / "out").exists() or not list((tmp_path / "out").iterdir())
+
+
+def test_the_command_shows_what_it_did(export: Export, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = export().artifact.path
+    code, out, err = call(capsys, "convert", source, "--fp16", "--out", tmp_path)
+    assert code == 0, err
+    assert "nodes, normalisation" in out
+    assert out.count("0 failed") == 3
+    file = tmp_path / "sam_tiny.decoder.fp16.onnx"
+    assert "% float16" in call(capsys, "inspect", file)[1]
+    report = json.loads(call(capsys, "validate", file, "--sweep", "quick", "--json", "-")[1])
+    assert [len(comparison["cases"]) for comparison in report["comparisons"]] == [8, 8, 8]
+
+
+def test_export_and_conversion_in_one_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, err = call(capsys, "onnx", "--fp16", "--no-validate", "--out", tmp_path, "--json")
+    assert code == 0, err
+    report = json.loads(out)
+    assert report["converted"]["artifact"]["parent"] == report["artifact"]["sha256"]
+    assert {path.name for path in tmp_path.iterdir()} == {
+        f"sam_tiny.decoder.{name}" for name in ("onnx", "onnx.json", "fp16.onnx", "fp16.onnx.json")
+    }
