@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import sys
-from io import TextIOWrapper
 from pathlib import Path
-from types import FrameType
 from typing import Annotated
 
 import typer
 
 from samdec_export import __version__
-from samdec_export.errors import GraphError, SamdecError, UsageError
+from samdec_export.entry import run
+from samdec_export.errors import UsageError
 from samdec_export.files import check_target, write_text
-from samdec_export.interrupts import SIGNALS
 from samdec_export.log import log, show_progress
 from samdec_export.options import (
     DEFAULT_OPSET,
@@ -42,8 +37,6 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-INTERRUPTED = 130
-LONGEST_LINE = 3000
 
 Checkpoint = Annotated[
     Path | None,
@@ -292,53 +285,13 @@ def doctor(as_json: AsJson = False) -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit: every expected failure is one line on stderr and its type's exit code."""
-    for number in SIGNALS:
-        signal.signal(number, _interrupt)
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, TextIOWrapper):
-            stream.reconfigure(errors="replace")  # an ASCII terminal shows a ? rather than a traceback
-    try:
-        app(arguments)
-    except SystemExit as stop:
-        code = stop.code if isinstance(stop.code, int) else 0
-    except SamdecError as error:
-        _complain(str(error))
-        code = error.exit_code
-    except KeyboardInterrupt:  # typer catches it in a command, not while it starts or ends
-        code = INTERRUPTED
-    except OSError as error:  # files are translated where they are written: this is standard output
-        code = _lose_output(error)
-    try:
-        sys.stdout.flush()
-    except OSError as error:
-        code = _lose_output(error)
-    if code == INTERRUPTED:
-        _complain("interrupted; nothing unfinished was left behind.")
-    sys.exit(code)
+    run(app, arguments)
 
 
 def _precision(fp16: bool, bf16: bool) -> LowPrecision:
     if fp16 == bf16:
         raise UsageError("Name one precision to convert to.", "Add --fp16 or --bf16.")
     return "fp16" if fp16 else "bf16"
-
-
-def _complain(message: str) -> None:
-    """One line, whatever names from a damaged file are in it."""
-    line = "".join(letter if letter.isprintable() else "?" for letter in " ".join(message.split()))
-    shortened = line if len(line) <= LONGEST_LINE else f"{line[:LONGEST_LINE]} ..."
-    print(f"samdec-export: {shortened}", file=sys.stderr)
-
-
-def _lose_output(error: OSError) -> int:
-    """Standard output is gone: say so, and keep Python from trying again at its end."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    _complain(f"Cannot write the result: {error.strerror}.")
-    return GraphError.exit_code
-
-
-def _interrupt(signum: int, frame: FrameType | None) -> None:
-    raise KeyboardInterrupt  # so that scratch folders are removed, whatever the signal
 
 
 def _print(value: object) -> None:
