@@ -53,7 +53,7 @@ TOLERANCES: Final[dict[Precision, Tolerance]] = {
     "fp16": Tolerance(
         relative=1e-2,
         margin=1e-5,
-        iou=0.95,
+        iou=0.9,
         flipped=3e-3,
         pixels=4,
         best_mask=1.0,
@@ -63,7 +63,7 @@ TOLERANCES: Final[dict[Precision, Tolerance]] = {
     "bf16": Tolerance(
         relative=5e-2,
         margin=1e-5,
-        iou=0.9,
+        iou=0.8,
         flipped=2e-2,
         pixels=16,
         best_mask=1.0,
