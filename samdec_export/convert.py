@@ -152,7 +152,8 @@ def _protected(source: Artifact, wanted: Conversion, cases: Sequence[NamedFeeds]
     with step("Measuring ranges"):
         ranges = audit_ranges(source.path, (case.make() for case in cases))
     absmax = {found.tensor: math.inf if found.nonfinite else found.absmax for found in ranges}
-    return keep_by_range(source.path, wanted.precision, absmax, wanted.margin) | keep_by_rule(source.path)
+    scores = [spec.name for spec in source.record.signature.outputs if spec.content == "scores"]
+    return keep_by_range(source.path, wanted.precision, absmax, wanted.margin) | keep_by_rule(source.path, scores)
 
 
 def _asked_for(source: Artifact, wanted: Conversion) -> dict[str, str]:

@@ -16,9 +16,14 @@ import upstream
 from numpy.typing import NDArray
 
 from samdec_export import pipeline
+from samdec_export.backends.eager import EagerRunner
+from samdec_export.backends.oracle import OracleRunner
 from samdec_export.backends.ort import OrtRunner
+from samdec_export.convert import convert
+from samdec_export.feeds import Case, make_feeds
 from samdec_export.models.checkpoint import load_model
-from samdec_export.options import GraphOptions
+from samdec_export.models.graphs import build_graph
+from samdec_export.options import Conversion, GraphOptions
 from samdec_export.pipeline import Exported
 from samdec_export.validation.metrics import mask_metrics, tensor_metrics
 
@@ -131,6 +136,24 @@ def test_meta_equals_segment_anythings_wrapper(sam: Any, meta: Exported, size: t
     for expected, actual in zip((masks, iou, low_res), outputs.values(), strict=True):
         assert actual.shape == expected.shape
         assert np.abs(actual - expected.numpy()).max() <= 1e-5 * max(1, np.ptp(expected.numpy()))
+
+
+def test_fp16_loses_no_more_than_torch_half(folder: Path, exported: Path) -> None:
+    done = convert(exported, Conversion(precision="fp16"), folder / "sam_b.pt", out=folder / "fp16", sweep=None)
+    assert done.artifact.path.stat().st_size < 0.55 * exported.stat().st_size
+    assert done.shares["float16"] > 0.99
+    loaded = load_model(folder / "sam_b.pt")
+    graph = build_graph(loaded.decoder, loaded.grid, GraphOptions(arrangement="reference"))
+    feeds = make_feeds(graph.signature, Case(sizes={"batch": 8, "points": 2}))
+    truth = EagerRunner(graph, graph.signature).run(feeds)
+    ours = OracleRunner(done.artifact.path).run(feeds)
+    half = EagerRunner(graph, graph.signature, precision="fp16").run(feeds)
+    pairs = [(mask_metrics(truth["masks"], outputs["masks"]), outputs["iou_predictions"]) for outputs in (ours, half)]
+    (own, own_scores), (other, other_scores) = pairs
+    assert 0 < own.flipped <= 1.1 * other.flipped
+    assert 1 - own.iou_mean <= 1.1 * (1 - other.iou_mean)
+    errors = [np.abs(scores - truth["iou_predictions"]).mean() for scores in (own_scores, other_scores)]
+    assert errors[0] <= 1.1 * errors[1]
 
 
 def test_three_libraries_files_give_bit_identical_decoders(sam: Any, folder: Path, tmp_path: Path) -> None:

@@ -27,8 +27,12 @@ SPELLED_OUT = frozenset({"Sub", "Pow", "Mul", "ReduceMean", "ReduceSumSquare", "
 COMPARISONS = frozenset({"Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Floor", "Ceil", "Round"})
 
 
-def keep_by_rule(path: Path) -> dict[str, str]:
+def keep_by_rule(path: Path, scores: Sequence[str] = ()) -> dict[str, str]:
     """Nodes whose arithmetic needs fp32 whatever the weights are: name and reason.
+
+    Args:
+        path: The fp32 graph.
+        scores: Its outputs by which masks are ranked.
 
     Raises:
         GraphError: The file cannot be read.
@@ -43,6 +47,8 @@ def keep_by_rule(path: Path) -> dict[str, str]:
     whole = [node.name for node in flow.nodes.values() if _is_decision(node)]
     for name in flow.ancestors(whole, stop=MATRIX_PRODUCTS):
         kept.setdefault(name, "coordinates, labels and sizes: whole numbers are decided on them")
+    for name in _only_for(flow, scores):
+        kept.setdefault(name, "scores: masks are ranked by them, and they take a few products of a few rows")
     for node in flow.nodes.values():
         if node.op_type == "Resize":
             kept.setdefault(node.name, "resizing: weights follow from coordinates")
@@ -91,6 +97,15 @@ def asked_for(path: Path, patterns: Sequence[str]) -> dict[str, str]:
             )
         kept |= dict.fromkeys(found, f"asked for: {pattern}")
     return kept
+
+
+def _only_for(flow: Dataflow, outputs: Sequence[str]) -> set[str]:
+    """The nodes that nothing but these outputs follows from."""
+    others = [value.name for value in flow.model.graph.output if value.name not in outputs]
+    own, shared = (
+        flow.ancestors(flow.makers[name] for name in names if name in flow.makers) for names in (outputs, others)
+    )
+    return own - shared
 
 
 def _matches(node: onnx.NodeProto, pattern: str) -> bool:
