@@ -278,7 +278,7 @@ def text(path: Path) -> Path:
 
 
 REFUSED = [
-    (half, "already fp16. The audit needs the fp32 file that it was made from"),
+    (half, "already fp16. The fp32 file that it was made from is what is needed"),
     (bfloat, "already bf16"),
     (quantised, "is quantised"),
     (branching, "control flow .If choice"),
