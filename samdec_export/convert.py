@@ -146,14 +146,18 @@ def _open(path: Path) -> Artifact:
 
 def _protected(source: Artifact, wanted: Conversion, cases: Sequence[NamedFeeds]) -> dict[str, str]:
     """What the rules and the measured ranges keep."""
-    from samdec_export.passes.keep import keep_by_range, keep_by_rule
+    from samdec_export.passes.keep import keep_by_range, keep_by_rule, keep_by_type
     from samdec_export.passes.ranges import audit_ranges
 
     with step("Measuring ranges"):
         ranges = audit_ranges(source.path, (case.make() for case in cases))
     absmax = {found.tensor: math.inf if found.nonfinite else found.absmax for found in ranges}
     scores = [spec.name for spec in source.record.signature.outputs if spec.content == "scores"]
-    return keep_by_range(source.path, wanted.precision, absmax, wanted.margin) | keep_by_rule(source.path, scores)
+    return (
+        keep_by_range(source.path, wanted.precision, absmax, wanted.margin)
+        | keep_by_type(source.path, wanted.precision)
+        | keep_by_rule(source.path, scores)
+    )
 
 
 def _asked_for(source: Artifact, wanted: Conversion) -> dict[str, str]:

@@ -137,6 +137,15 @@ def test_bf16_is_judged_by_the_oracle_alone(export: Export, tmp_path: Path) -> N
     assert done.shares["bfloat16"] > 0.98
 
 
+def test_convolutions_stay_out_of_bf16(export: Export, tmp_path: Path) -> None:
+    options = {"opset": 20, "graph": "prompts", "mask_input": True, "dynamic_grid": True}
+    done = convert(export(**options).artifact.path, Conversion(precision="bf16"), out=tmp_path, sweep=None)
+    kept = [reason for reason in done.artifact.record.kept.values() if "no bf16 convolution" in reason]
+    assert len(kept) == 3
+    with pytest.raises(GraphError, match="no bf16 convolution"):
+        convert(export(arrangement="reference").artifact.path, Conversion(precision="bf16"), out=tmp_path, sweep=None)
+
+
 def test_two_conversions_are_byte_identical(export: Export, tmp_path: Path) -> None:
     one, other = (convert(export().artifact.path, FP16, out=tmp_path / name, sweep=None) for name in "ab")
     assert one.artifact.sha256 == other.artifact.sha256
