@@ -16,12 +16,25 @@ if TYPE_CHECKING:
     from samdec_export.bench import Benchmarked
     from samdec_export.convert import Converted
     from samdec_export.doctor import Diagnosis
+    from samdec_export.engine_index import Listed
+    from samdec_export.engines import EngineBuilt
     from samdec_export.gate import Validated
     from samdec_export.models.registry import ModelSpec
     from samdec_export.passes.describe import GraphSummary, TensorSummary
     from samdec_export.pipeline import Exported, Inspected
 
-__all__ = ["audited", "benchmarked", "converted", "diagnosed", "exported", "inspected", "models", "validated"]
+__all__ = [
+    "audited",
+    "benchmarked",
+    "converted",
+    "diagnosed",
+    "engine_built",
+    "engines",
+    "exported",
+    "inspected",
+    "models",
+    "validated",
+]
 
 PLAIN_WIDTH = 120
 """Columns of output that does not go to a terminal."""
@@ -191,6 +204,41 @@ def models(specs: Iterable[ModelSpec]) -> None:
     _console().print(table)
 
 
+def engine_built(done: EngineBuilt) -> None:
+    """What was built, for which GPUs and sizes, and the proof of its precision."""
+    console, record = _console(), done.engine.record
+    size = _size(done.engine.path.stat().st_size)
+    console.print(f"{done.engine.path}  {size}, {record.engine} {record.version}, {', '.join(record.targets)}")
+    for tensor in record.tensors:
+        shape = ", ".join(str(axis) for axis in tensor["shape"])
+        console.print(f"  {tensor['kind']:<6}  {tensor['name']:<26} {tensor['dtype']:<6} ({shape})")
+    for profile in record.profiles:
+        ranges = ", ".join(f"{dim.name} {dim.min}..{dim.opt}..{dim.max}" for dim in profile)
+        console.print(f"Profile (min..opt..max): {ranges}")
+    table = Table("layer", "types")
+    for kind, counts in record.histogram.items():
+        table.add_row(kind, ", ".join(f"{dtype} {count}" for dtype, count in counts.items()))
+    console.print(table)
+    for warning in record.warnings:
+        console.print(f"warning: {warning}")
+    console.print(f"Parsed and built in {record.seconds:.1f} s from {done.onnx}.")
+
+
+def engines(found: Iterable[Listed]) -> None:
+    """A row for each engine file."""
+    console = _console()
+    table = Table("file", "engine", "targets", "precision", "ONNX", "runs here")
+    for entry in found:
+        runs = f"no: {entry.obstacle}" if entry.obstacle else "yes"
+        if entry.engine is None:
+            table.add_row(entry.path.name, "?", "?", "?", "?", runs)
+            continue
+        record = entry.engine.record
+        built = f"{record.engine} {record.version}"
+        table.add_row(entry.path.name, built, ", ".join(record.targets), record.source.precision, record.onnx, runs)
+    console.print(table if table.row_count else "No engines.")
+
+
 def diagnosed(diagnosis: Diagnosis) -> None:
     """Packages, engines and findings."""
     console = _console()
@@ -200,6 +248,9 @@ def diagnosed(diagnosis: Diagnosis) -> None:
     console.print("Engines:")
     for engine, can_run in diagnosis.engines.items():
         console.print(f"  {engine:<18} {'can run here' if can_run else 'cannot run here'}")
+    console.print("Engine builders:")
+    for builder, obstacle in diagnosis.builders.items():
+        console.print(f"  {builder:<18} {f'cannot build here: {obstacle}' if obstacle else 'can build here'}")
     for finding in diagnosis.findings:
         console.print(f"{finding.level}: {finding.message} {finding.advice}")
     if not diagnosis.findings:
