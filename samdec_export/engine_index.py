@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from samdec_export.engine_file import EngineFile, EngineRecord, open_engine
+from samdec_export.engine_options import TITLES
 from samdec_export.errors import EngineError, UsageError
 
 if TYPE_CHECKING:
@@ -83,7 +84,7 @@ def obstacle(record: EngineRecord, machine: Machine) -> str:
     if machine.gpu is None:
         return "no GPU here"
     if version is None:
-        return f"{record.engine} is not installed"
+        return f"{TITLES[record.engine]} is not installed"
     if not _fits_version(record, version):
         return f"built with {record.version}, here is {version}"
     if not _fits_gpu(record, machine.gpu.target):

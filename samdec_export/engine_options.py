@@ -13,7 +13,9 @@ from samdec_export.signature import Dim
 __all__ = [
     "DEFAULT_TARGETS",
     "ENGINES",
+    "EXTRAS",
     "RTX_TARGETS",
+    "TITLES",
     "BuildOptions",
     "EngineName",
     "Profile",
@@ -25,6 +27,10 @@ EngineName: TypeAlias = Literal["tensorrt", "rtx"]
 Profile: TypeAlias = tuple[Dim, ...]
 
 ENGINES: tuple[EngineName, ...] = get_args(EngineName)
+
+TITLES: Final[dict[EngineName, str]] = {"tensorrt": "TensorRT", "rtx": "TensorRT-RTX"}
+EXTRAS: Final[dict[EngineName, str]] = {"tensorrt": "gpu", "rtx": "rtx"}
+"""What `pip install 'samdec-export[...]'` brings each with."""
 
 RTX_TARGETS: Final = ("sm75", "sm80", "sm86", "sm89", "sm120", "sm121")
 """GPU generations that TensorRT-RTX builds for, oldest first."""

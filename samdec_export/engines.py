@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from samdec_export.backends.machine import Machine
     from samdec_export.backends.trt import BuiltEngine, EngineTensor
 
-__all__ = ["EngineBuilt", "build", "check_precision", "select_onnx"]
+__all__ = ["EngineBuilt", "build", "check_options", "check_precision", "choose_engine", "select_onnx", "settle"]
 
 PRODUCTS = frozenset({"MATRIX_MULTIPLY", "CONVOLUTION", "DECONVOLUTION", "EINSUM"})
 """TensorRT's layers that multiply matrices."""
@@ -85,24 +85,26 @@ def build(
         from samdec_export.passes.engine_lint import check_profiles, lint_for_engine
 
     machine = look()
-    engine = _choose_engine(wanted.engine, machine)
+    engine = choose_engine(wanted.engine, machine)
     source = open_artifact(path or select_onnx(folder))
     check_options(engine, wanted, precision or source.record.precision, machine)
     check_profiles(source.record.signature, wanted.profiles)
     lint_for_engine(source.path, source.record.signature)
     target = out or source.path.parent
-    with staging(target) as scratch:  # first of all, so that a folder that cannot be written to is known at once
-        typed = _typed(source, precision, checkpoint)
-        signature = typed.record.signature
-        lint_for_engine(typed.path, signature)
-        settled = _settle(wanted, engine, machine, signature)
-        built = build_engine(typed.path, engine, signature, settled)
-        check_precision(built, typed)
+    with staging(target):
+        pass  # a folder that cannot be written to is known before the work, not after
+    typed = _typed(source, precision, checkpoint)
+    signature = typed.record.signature
+    lint_for_engine(typed.path, signature)
+    settled = settle(wanted, engine, machine, signature)
+    built = build_engine(typed.path, engine, signature, settled)
+    check_precision(built, typed)
+    record = _record(built, engine, machine, settled, typed)
+    if settled.timing_cache:
+        _write_cache(settled.timing_cache, built.timing_cache)
+    with staging(target) as scratch:
         draft = scratch / "draft.engine"
         draft.write_bytes(built.plan)
-        record = _record(built, engine, machine, settled, typed)
-        if settled.timing_cache:
-            _write_cache(settled.timing_cache, built.timing_cache)
         published = publish_engine(draft, record, target)
     return EngineBuilt(engine=published, onnx=typed.path)
 
@@ -135,8 +137,12 @@ def _own(path: Path) -> Artifact | None:
         return None
 
 
-def _choose_engine(asked: EngineName | None, machine: Machine) -> EngineName:
-    """What was asked for, or what can build here; TensorRT before TensorRT-RTX where both can."""
+def choose_engine(asked: EngineName | None, machine: Machine) -> EngineName:
+    """What was asked for, or what can build here; TensorRT before TensorRT-RTX where both can.
+
+    Raises:
+        DependencyError: Neither can, or what was asked for cannot.
+    """
     candidates: tuple[EngineName, ...] = (asked,) if asked else ("tensorrt", "rtx")
     obstacles = {engine: machine.obstacle(engine) for engine in candidates}
     for engine, obstacle in obstacles.items():
@@ -219,8 +225,8 @@ def _typed(source: Artifact, precision: LowPrecision | None, checkpoint: Path | 
     return done.artifact
 
 
-def _settle(wanted: BuildOptions, engine: EngineName, machine: Machine, signature: Signature) -> BuildOptions:
-    """Targets and profiles in full."""
+def settle(wanted: BuildOptions, engine: EngineName, machine: Machine, signature: Signature) -> BuildOptions:
+    """Engine, targets and profiles in full: what was left out has its usual value."""
     ranges = {dim.name: dim for dim in signature.dims}
     profiles: tuple[Profile, ...] = tuple(
         tuple(

@@ -13,13 +13,15 @@ from numpy.typing import NDArray
 
 from samdec_export import pipeline
 from samdec_export.artifact import tool_versions
+from samdec_export.convert import convert
 from samdec_export.models.checkpoint import LoadedModel, load_model
-from samdec_export.options import GraphOptions
+from samdec_export.options import Conversion, GraphOptions
 
 GOLDEN = Path(__file__).parent / "golden"
 
 Arrays: TypeAlias = Mapping[str, NDArray[Any]]
 Export: TypeAlias = Callable[..., pipeline.Exported]
+Typed: TypeAlias = Callable[..., Path]
 
 
 def assert_close(found: Any, expected: Any, atol: float) -> None:
@@ -59,5 +61,20 @@ def export(tmp_path_factory: pytest.TempPathFactory) -> Export:
     def cached(opset: int = 20, **options: Any) -> pipeline.Exported:
         out = tmp_path_factory.mktemp("export")
         return pipeline.export(None, options=GraphOptions(**options), opset=opset, out=out, sweep=None)
+
+    return cached
+
+
+@pytest.fixture(scope="session")
+def typed(export: Export, tmp_path_factory: pytest.TempPathFactory) -> Typed:
+    """A tiny export in a precision, each made once."""
+
+    @functools.cache
+    def cached(precision: Any = "fp32", **options: Any) -> Path:
+        source = export(**options).artifact.path
+        if precision == "fp32":
+            return source
+        out = tmp_path_factory.mktemp("typed")
+        return convert(source, Conversion(precision=precision), out=out, sweep=None).artifact.path
 
     return cached

@@ -7,8 +7,8 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from samdec_export.backends.trt_api import EXTRAS, TITLES, installed_version
-from samdec_export.engine_options import ENGINES, EngineName
+from samdec_export.backends.trt_api import installed_version
+from samdec_export.engine_options import ENGINES, EXTRAS, TITLES, EngineName
 
 __all__ = ["Gpu", "Machine", "look"]
 

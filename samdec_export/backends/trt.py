@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import cast
 
 from samdec_export.backends.trt_api import (
-    TITLES,
     Api,
     Config,
     EngineBuilder,
@@ -28,7 +27,7 @@ from samdec_export.backends.trt_api import (
     load,
 )
 from samdec_export.backends.trt_messages import Journal, Monitor, journal, parser_errors
-from samdec_export.engine_options import BuildOptions, EngineName
+from samdec_export.engine_options import TITLES, BuildOptions, EngineName
 from samdec_export.errors import EngineError, GraphError
 from samdec_export.log import phases
 from samdec_export.signature import Dim, Scaled, Signature

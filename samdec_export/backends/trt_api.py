@@ -9,14 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Final, Protocol, cast
 
-from samdec_export.engine_options import EngineName
+from samdec_export.engine_options import EXTRAS, TITLES, EngineName
 from samdec_export.errors import DependencyError
 
 __all__ = [
-    "EXTRAS",
     "PROTOCOLS",
     "RTX_PROTOCOLS",
-    "TITLES",
     "Api",
     "Config",
     "EngineBuilder",
@@ -28,9 +26,6 @@ __all__ = [
     "installed_version",
     "load",
 ]
-
-TITLES: Final[dict[EngineName, str]] = {"tensorrt": "TensorRT", "rtx": "TensorRT-RTX"}
-EXTRAS: Final[dict[EngineName, str]] = {"tensorrt": "gpu", "rtx": "rtx"}
 
 
 class Member(Protocol):
