@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import signal
-import sys
-from io import TextIOWrapper
 from pathlib import Path
 from typing import Annotated
 
@@ -13,10 +10,9 @@ import typer
 
 from samdec_export import __version__
 from samdec_export.cli_engines import engines_command, trt_command
-from samdec_export.cli_shared import AsJson, Checkpoint, chosen_precision, complain, interrupt, lose_output, print_json
-from samdec_export.errors import SamdecError
+from samdec_export.cli_shared import AsJson, Checkpoint, chosen_precision, print_json
+from samdec_export.entry import run
 from samdec_export.files import check_target, write_text
-from samdec_export.interrupts import SIGNALS
 from samdec_export.log import log, show_progress
 from samdec_export.options import (
     DEFAULT_OPSET,
@@ -41,8 +37,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-
-INTERRUPTED = 130
 
 NoValidate = Annotated[bool, typer.Option("--no-validate", help="Do not compare with eager PyTorch.")]
 Out = Annotated[Path, typer.Option("--out", help="Folder to write to.")]
@@ -290,26 +284,4 @@ def doctor(as_json: AsJson = False) -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit: every expected failure is one line on stderr and its type's exit code."""
-    for number in SIGNALS:
-        signal.signal(number, interrupt)
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, TextIOWrapper):
-            stream.reconfigure(errors="replace")  # an ASCII terminal shows a ? rather than a traceback
-    try:
-        app(arguments)
-    except SystemExit as stop:
-        code = stop.code if isinstance(stop.code, int) else 0
-    except SamdecError as error:
-        complain(str(error))
-        code = error.exit_code
-    except KeyboardInterrupt:  # typer catches it in a command, not while it starts or ends
-        code = INTERRUPTED
-    except OSError as error:  # files are translated where they are written: this is standard output
-        code = lose_output(error)
-    try:
-        sys.stdout.flush()
-    except OSError as error:
-        code = lose_output(error)
-    if code == INTERRUPTED:
-        complain("interrupted; nothing unfinished was left behind.")
-    sys.exit(code)
+    run(app, arguments)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -224,19 +224,18 @@ def engine_built(done: EngineBuilt) -> None:
     console.print(f"Parsed and built in {record.seconds:.1f} s from {done.onnx}.")
 
 
-def engines(found: Iterable[Listed]) -> None:
-    """A row for each engine file."""
+def engines(found: Sequence[Listed]) -> None:
+    """Two lines for each engine file: what it is, and whether it runs here."""
     console = _console()
-    table = Table("file", "engine", "targets", "precision", "ONNX", "runs here")
     for entry in found:
-        runs = f"no: {entry.obstacle}" if entry.obstacle else "yes"
-        if entry.engine is None:
-            table.add_row(entry.path.name, "?", "?", "?", "?", runs)
-            continue
-        record = entry.engine.record
-        built = f"{record.engine} {record.version}"
-        table.add_row(entry.path.name, built, ", ".join(record.targets), record.source.precision, record.onnx, runs)
-    console.print(table if table.row_count else "No engines.")
+        console.print(str(entry.path))
+        if entry.engine:
+            record = entry.engine.record
+            built = f"{record.engine} {record.version} for {', '.join(record.targets)}"
+            console.print(f"  {built}; {record.source.precision}, from {record.onnx}")
+        console.print(f"  cannot run here: {entry.obstacle}" if entry.obstacle else "  can run here")
+    if not found:
+        console.print("No engines.")
 
 
 def diagnosed(diagnosis: Diagnosis) -> None:

@@ -66,7 +66,8 @@ class EngineRecord:
         """A JSON object that `from_json` reads back."""
         fields = {name: getattr(self, name) for name in self.__slots__}
         profiles = [[asdict(dim) for dim in profile] for profile in self.profiles]
-        return {**fields, "profiles": profiles, "source": self.source.to_json()}
+        lists = {"targets": [*self.targets], "tensors": [*self.tensors], "warnings": [*self.warnings]}
+        return {**fields, **lists, "profiles": profiles, "source": self.source.to_json()}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> EngineRecord:
@@ -78,6 +79,7 @@ class EngineRecord:
         fields = {name: data[name] for name in cls.__slots__}
         if fields["engine"] not in ENGINES or not all(isinstance(target, str) for target in fields["targets"]):
             raise ValueError(f"engine is {fields['engine']!r} for {fields['targets']!r}")
+        fields |= {name: tuple(data[name]) for name in ("targets", "tensors", "warnings")}
         fields["profiles"] = tuple(tuple(Dim(**dim) for dim in profile) for profile in data["profiles"])
         fields["source"] = Record.from_json(data["source"])
         return cls(**fields)

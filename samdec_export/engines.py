@@ -96,6 +96,7 @@ def build(
     typed = _typed(source, precision, checkpoint)
     signature = typed.record.signature
     lint_for_engine(typed.path, signature)
+    _check_turing(typed, wanted)
     settled = settle(wanted, engine, machine, signature)
     built = build_engine(typed.path, engine, signature, settled)
     check_precision(built, typed)
@@ -223,6 +224,17 @@ def _typed(source: Artifact, precision: LowPrecision | None, checkpoint: Path | 
     else:
         log.info("Converted to %s without validation; --ckpt validates it.", done.artifact.path)
     return done.artifact
+
+
+def _check_turing(typed: Artifact, wanted: BuildOptions) -> None:
+    from samdec_export.passes.engine_lint import fp32_products
+
+    if "sm75" in wanted.targets and (kept := fp32_products(typed.path)):
+        reasons = "; ".join(f"{node} ({typed.record.kept.get(node, 'not converted')})" for node in kept)
+        raise EngineError(
+            f"{typed.path} multiplies matrices in fp32, which TensorRT-RTX does not do on sm75: {reasons}.",
+            "Leave sm75 out of --targets.",
+        )
 
 
 def settle(wanted: BuildOptions, engine: EngineName, machine: Machine, signature: Signature) -> BuildOptions:

@@ -24,7 +24,8 @@ ABOVE = {
     "display": {"validation"},
     "cli_shared": set[str](),
     "cli_engines": {"cli_shared", "engines", "engine_index", "display"},
-    "cli": {"__version__", "cli_engines", "cli_shared", "pipeline", "convert", "audit", "bench", "display"},
+    "entry": set[str](),
+    "cli": {"__version__", "entry", "cli_engines", "cli_shared", "pipeline", "convert", "audit", "bench", "display"},
     "__main__": {"cli"},
 }
 """The flows and the command line: what each may import beside the contracts."""

@@ -20,7 +20,7 @@ from samdec_export.backends.trt_api import load
 from samdec_export.engine_file import EngineFile, open_engine
 from samdec_export.engine_index import list_engines, obstacle
 from samdec_export.engine_options import DEFAULT_TARGETS, BuildOptions
-from samdec_export.errors import DependencyError, EngineError, GraphError
+from samdec_export.errors import DependencyError, EngineError, GraphError, ValidationError
 from samdec_export.models.checkpoint import LoadedModel
 from samdec_export.signature import Dim, Signature, TensorSpec
 
@@ -42,11 +42,11 @@ def test_trt_fp16_exactly_as_written(
         code, out, err = call(capsys, "trt", "--fp16", "--json")
         assert code == 0, err
         assert json.loads(out)["artifact"]["source"]["precision"] == "fp16"
-    shutil.copy(typed(graph="prompts"), "artifacts")
+    shutil.copy(typed(), "artifacts/another.onnx")
     code, _, err = call(capsys, "trt", "--fp16")
     assert (code, is_one_clear_line(err)) == (2, True)
     assert "sam_tiny.decoder.onnx" in err
-    assert "sam_tiny.prompts.onnx" in err
+    assert "another.onnx" in err
     code, _, err = call(capsys, "trt", "artifacts/sam_tiny.decoder.fp16.onnx", "--bf16")
     assert (code, "is fp16 already" in err) == (2, True)
     names = sorted(path.name for path in Path("artifacts").glob("*.engine"))
@@ -56,10 +56,13 @@ def test_trt_fp16_exactly_as_written(
 
 
 def test_a_conversion_is_validated_where_there_is_a_checkpoint(typed: Typed, tmp_path: Path, tiny: LoadedModel) -> None:
-    torch.save(tiny.decoder.state_dict(), tmp_path / "tiny.pt")
+    weights = tiny.decoder.state_dict()
+    weights["mask_decoder.mask_tokens.weight"] = weights["mask_decoder.mask_tokens.weight"] + 1
+    torch.save(weights, tmp_path / "other.pt")
     shutil.copy(typed(), tmp_path)
-    done = engines.build(tmp_path / typed().name, RTX, "fp16", tmp_path / "tiny.pt")
-    assert done.engine.record.source.precision == "fp16"
+    with pytest.raises(ValidationError, match="the weights of"):
+        engines.build(tmp_path / typed().name, RTX, "fp16", tmp_path / "other.pt")
+    assert not list(tmp_path.glob("*.engine"))
 
 
 @pytest.mark.parametrize(
@@ -216,7 +219,7 @@ def test_a_folder_of_engines_is_listed(engine: Path, capsys: pytest.CaptureFixtu
     assert code == 0
     assert "rtx" in out
     assert "sam_tiny.decoder.onnx" in out
-    assert "no: " in out
+    assert "cannot run here: " in out
     (engine.parent / "empty").mkdir()
     assert call(capsys, "engines", engine.parent / "empty")[:2] == (0, "No engines.\n")
     code, _, err = call(capsys, "engines", engine.parent / "absent")

@@ -23,7 +23,6 @@ from samdec_export.backends.trt_api import (
     NetworkLayer,
     RtxApi,
     RtxConfig,
-    Tensor,
     load,
 )
 from samdec_export.backends.trt_messages import Journal, Monitor, journal, parser_errors
@@ -125,7 +124,7 @@ def _build(
         plan=bytes(plan),
         version=api.__version__,
         layers=tuple(_layers(network)),
-        tensors=tuple(_tensors(network)),
+        tensors=tuple(_tensors(network, signature)),
         warnings=tuple(notes.warnings(mark)),
         seconds=time.perf_counter() - started,
         timing_cache=bytes(config.get_timing_cache().serialize()) if wanted.timing_cache else b"",
@@ -234,15 +233,14 @@ def _node(layer: NetworkLayer) -> str:
     return noted.group(1) if noted else layer.name
 
 
-def _tensors(network: Network) -> Iterator[EngineTensor]:
-    for index in range(network.num_inputs):
-        yield _tensor(network.get_input(index), "input")
-    for index in range(network.num_outputs):
-        yield _tensor(network.get_output(index), "output")
-
-
-def _tensor(tensor: Tensor, kind: str) -> EngineTensor:
-    shape = tuple(
-        size if size >= 0 else tensor.get_dimension_name(axis) or "?" for axis, size in enumerate(tensor.shape)
-    )
-    return EngineTensor(name=tensor.name, kind=kind, dtype=tensor.dtype.name, shape=shape)
+def _tensors(network: Network, signature: Signature) -> Iterator[EngineTensor]:
+    """Sizes and types as TensorRT has them; of dynamic axes it keeps only the inputs' names."""
+    labels = {spec.name: spec.labels for spec in (*signature.inputs, *signature.outputs)}
+    found = [(network.get_input(index), "input") for index in range(network.num_inputs)]
+    found += [(network.get_output(index), "output") for index in range(network.num_outputs)]
+    for tensor, kind in found:
+        shape = tuple(
+            size if size >= 0 else tensor.get_dimension_name(axis) or labels[tensor.name][axis]
+            for axis, size in enumerate(tensor.shape)
+        )
+        yield EngineTensor(name=tensor.name, kind=kind, dtype=tensor.dtype.name, shape=shape)

@@ -160,6 +160,8 @@ class Api(Protocol):
     MemoryPoolType: MemoryPools
     HardwareCompatibilityLevel: CompatibilityLevels
 
+    def __hash__(self) -> int: ...
+
 
 class RtxApi(Api, Protocol):
     """TensorRT-RTX. The members of `ComputeCapability` are SM75 and so on, as `RTX_TARGETS` lists them."""

@@ -14,11 +14,14 @@ from samdec_export.log import Phases
 __all__ = ["Journal", "Monitor", "journal", "parser_errors"]
 
 ERRORS = frozenset({"ERROR", "INTERNAL_ERROR"})
-NOISE = re.compile(r"cudaError ?35|CUDA (driver|initialization)|cudaGetDevice|CUDA lazy loading", re.IGNORECASE)
+NOISE = re.compile(r"cudaError 35|CUDA driver version is insufficient")
 """Said on every machine without a GPU, also beside an error that has nothing to do with it."""
 
-ORIGIN = re.compile(r"^(?:In \S+ at \S+:\d+|\[\S+::\S+::\d+\]|[\w.:]+: )\s*")
+ORIGIN = re.compile(r"^\w+\.cpp:\d+: |\s*In \w+ at /\S+:\d+")
 """Where in TensorRT's sources a message was made."""
+
+BRACKETS = re.compile(r"While parsing node number|--- (Begin|End) node ---")
+"""Lines around a parser's error, which says the same itself."""
 
 
 @dataclass(slots=True)
@@ -34,7 +37,7 @@ class Journal:
     def add(self, severity: Member, text: str) -> None:
         """Keep what is worth keeping; called from TensorRT's own threads."""
         if severity.name in ERRORS or severity.name == "WARNING":
-            self.records.append((severity.name, " ".join(text.split())))
+            self.records.append((severity.name, _clean(text)))
 
     def errors(self, start: int) -> list[str]:
         """Errors since record `start`, each once, without noise."""
@@ -62,11 +65,16 @@ def _parser_lines(parser: Parser) -> Iterator[str]:
     for index in range(parser.num_errors):
         error = parser.get_error(index)
         node = " ".join(part for part in (error.node_operator(), error.node_name()) if part)
-        yield f"{error.code().name}{f' at {node}' if node else ''}: {' '.join(error.desc().split())}"
+        yield f"{error.code().name}{f' at {node}' if node else ''}: {_clean(error.desc())}"
+
+
+def _clean(text: str) -> str:
+    """One line of those that say something."""
+    return " ".join(ORIGIN.sub("", line).strip() for line in text.splitlines() if not NOISE.search(line))
 
 
 def _distinct(texts: Iterable[str]) -> list[str]:
-    return list(dict.fromkeys(ORIGIN.sub("", text) for text in texts if not NOISE.search(text)))
+    return list(dict.fromkeys(text for text in texts if text and not BRACKETS.search(text)))
 
 
 class Monitor:

@@ -10,12 +10,12 @@ from onnx import TensorProto
 
 from samdec_export.engine_options import Profile
 from samdec_export.errors import EngineError, UsageError
-from samdec_export.passes.dataflow import FLOATS
+from samdec_export.passes.dataflow import FLOATS, MATRIX_PRODUCTS, Dataflow
 from samdec_export.passes.describe import dtype_name, load
 from samdec_export.passes.lint import MAX_RANK
 from samdec_export.signature import Signature
 
-__all__ = ["check_profiles", "lint_for_engine"]
+__all__ = ["check_profiles", "fp32_products", "lint_for_engine"]
 
 SHAPE_INPUTS = {
     "Reshape": (1,),
@@ -69,6 +69,17 @@ def check_profiles(signature: Signature, profiles: Sequence[Profile]) -> None:
                 "the graph was made and validated for.",
                 f"Stay within it, or export again with --range {dim.name}={dim.min}:{dim.opt}:{dim.max}.",
             )
+
+
+def fp32_products(path: Path) -> list[str]:
+    """Names of the nodes that multiply matrices in fp32, which TensorRT-RTX does not do on Turing.
+
+    Raises:
+        GraphError: The file cannot be read.
+    """
+    flow = Dataflow(load(path))
+    products = (node for node in flow.nodes.values() if node.op_type in MATRIX_PRODUCTS)
+    return [node.name for node in products if flow.types.get(node.output[0]) == TensorProto.FLOAT]
 
 
 def _follows_signature(model: onnx.ModelProto, signature: Signature) -> Iterator[tuple[str, str]]:
@@ -135,6 +146,17 @@ def _has_no_fp32_attention(model: onnx.ModelProto, signature: Signature) -> Iter
             )
 
 
+def _has_no_bf16_deconvolution(model: onnx.ModelProto, signature: Signature) -> Iterator[tuple[str, str]]:
+    """TensorRT-RTX 1.7 parses one and then cannot infer its type."""
+    flow = Dataflow(model)
+    for node in flow.nodes.values():
+        if node.op_type == "ConvTranspose" and flow.types.get(node.output[0]) == TensorProto.BFLOAT16:
+            yield (
+                f"ConvTranspose {node.name} in bf16",
+                "Export the fused arrangement, which has none, or convert with --keep-fp32 ConvTranspose.",
+            )
+
+
 def _inferred(model: onnx.ModelProto) -> onnx.GraphProto:
     return onnx.shape_inference.infer_shapes(model, data_prop=True).graph
 
@@ -145,4 +167,5 @@ RULES: tuple[Callable[[onnx.ModelProto, Signature], Iterator[tuple[str, str]]], 
     _has_no_high_rank,
     _has_no_float_shape,
     _has_no_fp32_attention,
+    _has_no_bf16_deconvolution,
 )
