@@ -87,7 +87,8 @@ def phases(title: str) -> Iterator[Phases]:
     started = time.perf_counter()
     if log.isEnabledFor(logging.INFO):
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-        with Progress(*columns, console=console(), transient=True) as progress:
+        screen = console()
+        with Progress(*columns, console=screen, transient=True, disable=not screen.is_terminal) as progress:
             progress.add_task(title, total=None)
             yield Phases(progress)
     else:

@@ -17,7 +17,7 @@ ERRORS = frozenset({"ERROR", "INTERNAL_ERROR"})
 NOISE = re.compile(r"cudaError 35|CUDA driver version is insufficient")
 """Said on every machine without a GPU, also beside an error that has nothing to do with it."""
 
-ORIGIN = re.compile(r"^\w+\.cpp:\d+: |\s*In \w+ at /\S+:\d+")
+ORIGIN = re.compile(r"^\w+\.cpp:\d+: |^\[\w+\.cpp::\w+::\d+\] |\s*In \w+ at /\S+:\d+")
 """Where in TensorRT's sources a message was made."""
 
 BRACKETS = re.compile(r"While parsing node number|--- (Begin|End) node ---")
