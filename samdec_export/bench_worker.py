@@ -2,7 +2,7 @@
 
 python -m samdec_export.bench_worker ort artifacts/sam_b.prompts.onnx
 python -m samdec_export.bench_worker eager artifacts/sam_b.prompts.onnx sam_b.pt
-    python -m samdec_export.bench_worker peak 1536
+python -m samdec_export.bench_worker peak 1536
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import numpy as np
 
 from samdec_export.bench import case_for, open_runner
 from samdec_export.feeds import make_feeds
-from samdec_export.options import BenchRunner
+from samdec_export.options import BENCH_RUNNERS, BenchRunner
 from samdec_export.runner import Feeds, Runner
 
 __all__ = ["main", "serve"]
@@ -79,8 +79,7 @@ def serve(run: Callable[[Mapping[str, int]], float]) -> None:
 
 
 def _kind(text: str) -> BenchRunner:
-    kinds: dict[str, BenchRunner] = {"ort": "ort", "eager": "eager", "compile": "compile"}
-    return kinds[text]
+    return next(kind for kind in BENCH_RUNNERS if kind == text)
 
 
 def _peak_bytes() -> int:

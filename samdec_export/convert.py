@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from samdec_export.artifact import Artifact, publish
 from samdec_export.errors import GraphError, NoRecordError
-from samdec_export.feeds import NamedFeeds
+from samdec_export.feeds import NamedFeeds, typed_feeds
 from samdec_export.files import staging
 from samdec_export.gate import Validated, check, load_for, open_artifact, replay_words, select_cases
 from samdec_export.log import step
@@ -121,7 +121,7 @@ def convert(
     validated = None
     if sweep and loaded:
         replay = replay_words(artifact.path, checkpoint, feeds=feeds, sweep=sweep)
-        validated = check(artifact, loaded, cases, replay)
+        validated = check(artifact, loaded, [typed_feeds(case, signature) for case in cases], replay)
     return Converted(artifact=artifact, parent=path, casts=casts, shares=products, search=found, validated=validated)
 
 

@@ -27,6 +27,7 @@ __all__ = [
     "sizes_of",
     "sweep",
     "sweep_feeds",
+    "typed_feeds",
 ]
 
 MaskInput: TypeAlias = Literal["off", "on", "mixed"]
@@ -153,6 +154,16 @@ def read_feeds(path: Path, signature: Signature) -> list[NamedFeeds]:
         if problems := _misfits(signature, feeds):
             raise UsageError(f"{path}, case {case}: {'; '.join(problems)}.", "samdec-export inspect shows the inputs.")
     return [NamedFeeds(case, partial(dict, feeds)) for case, feeds in cases.items()]
+
+
+def typed_feeds(case: NamedFeeds, signature: Signature) -> NamedFeeds:
+    """The same inputs in the types of another signature of the same graph."""
+
+    def make() -> Feeds:
+        feeds = case.make()
+        return {spec.name: feeds[spec.name].astype(spec.dtype, copy=False) for spec in signature.inputs}
+
+    return NamedFeeds(case.name, make)
 
 
 def only_case(cases: list[NamedFeeds], name: str) -> list[NamedFeeds]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,13 +24,14 @@ from samdec_export.models.checkpoint import load_model
 from samdec_export.options import Conversion, GraphOptions
 from samdec_export.passes.autocast import autocast
 from samdec_export.passes.keep import keep_by_range, keep_by_rule
+from samdec_export.precision import Precision
 
 FP16 = Conversion(precision="fp16")
 
 CONTRACTS: dict[str, dict[str, Any]] = {
     "decoder": {},
     "decoder, dynamic grid": {"opset": 18, "graph": "decoder", "masks": "all", "dynamic_grid": True},
-    "prompts, best": {"opset": 19, "graph": "prompts", "masks": "best"},
+    "prompts": {"graph": "prompts"},
     "meta": {"graph": "meta"},
     "reference": {"opset": 17, "graph": "prompts", "mask_input": True, "arrangement": "reference"},
 }
@@ -159,17 +161,15 @@ def test_a_planted_overflow_cannot_hide(planted: tuple[Path, Path], tmp_path: Pa
     assert min(found.flipped for found in masks) > 0.1
 
 
-def test_ranges_keep_what_would_overflow(export: Export) -> None:
+@pytest.mark.parametrize(
+    ("precision", "absmax", "kept"),
+    [("fp16", 16000.0, False), ("fp16", 17000.0, True), ("fp16", math.nan, True), ("bf16", 1e30, False)],
+)
+def test_ranges_keep_what_would_overflow(export: Export, precision: Precision, absmax: float, kept: bool) -> None:
     source = export().artifact.path
     tensor = next(node.output[0] for node in onnx.load(source).graph.node if node.op_type == "Gelu")
-    for absmax, precision, kept in (
-        (16000.0, "fp16", 0),
-        (17000.0, "fp16", 2),
-        (float("nan"), "fp16", 2),
-        (1e30, "bf16", 0),
-    ):
-        assert len(keep_by_range(source, precision, {tensor: absmax})) >= kept
-        assert bool(keep_by_range(source, precision, {tensor: absmax})) == bool(kept)
+    found = keep_by_range(source, precision, {tensor: absmax})
+    assert len(found) >= 2 if kept else not found, "the node that makes it and each that reads it"
 
 
 def test_too_few_products_in_fp16_is_an_error(export: Export, tmp_path: Path) -> None:
@@ -179,7 +179,7 @@ def test_too_few_products_in_fp16_is_an_error(export: Export, tmp_path: Path) ->
         convert(
             export().artifact.path, Conversion(precision="fp16", keep=("MatMul",)), out=tmp_path / "out", sweep=None
         )
-    assert not list((tmp_path / "out").iterdir())
+    assert not (tmp_path / "out").exists() or not list((tmp_path / "out").iterdir())
 
 
 def test_nodes_are_kept_by_pattern(export: Export, tmp_path: Path) -> None:
@@ -215,9 +215,10 @@ def test_a_search_meets_its_target_or_says_so(export: Export, tmp_path: Path) ->
         assert found.units
 
 
-def write(path: Path, node: onnx.NodeProto, *initialisers: onnx.TensorProto) -> Path:
+def write(path: Path, *nodes: onnx.NodeProto) -> Path:
     x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, [2]) for name in "xy")
-    graph = helper.make_graph([node], "g", [x], [y], list(initialisers))
+    scale = helper.make_tensor("s", TensorProto.FLOAT, [], [0.1])
+    graph = helper.make_graph(list(nodes), "g", [x], [y], [scale])
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)]), path)
     return path
 
@@ -226,25 +227,13 @@ def test_bad_input_ends_in_one_line(export: Export, tmp_path: Path, capsys: pyte
     source = export().artifact.path
     low = convert(source, FP16, out=tmp_path / "low", sweep=None).artifact.path
     foreign = write(tmp_path / "foreign.onnx", helper.make_node("Relu", ["x"], ["y"]))
-    scale = helper.make_tensor("s", TensorProto.FLOAT, [], [0.1])
-    quantised = helper.make_model(
-        helper.make_graph(
-            [
-                helper.make_node("QuantizeLinear", ["x", "s"], ["q"]),
-                helper.make_node("DequantizeLinear", ["q", "s"], ["y"]),
-            ],
-            "g",
-            *([helper.make_tensor_value_info(name, TensorProto.FLOAT, [2])] for name in "xy"),
-            [scale],
-        ),
-        opset_imports=[helper.make_opsetid("", 20)],
-    )
-    onnx.save(quantised, tmp_path / "int8.onnx")
+    quantise = helper.make_node("QuantizeLinear", ["x", "s"], ["q"])
+    int8 = write(tmp_path / "int8.onnx", quantise, helper.make_node("DequantizeLinear", ["q", "s"], ["y"]))
     np.savez(tmp_path / "feeds.npz", image_embeddings=np.zeros((1, 2), np.float32))
     cases: list[tuple[int, str, tuple[str | Path, ...]]] = [
         (4, "is fp16 already", (low, "--fp16")),
         (4, "carries no record", (foreign, "--fp16")),
-        (4, "is quantised", (tmp_path / "int8.onnx", "--fp16")),
+        (4, "is quantised", (int8, "--fp16")),
         (4, "cannot be read", (tmp_path / "missing.onnx", "--fp16")),
         (2, "is missing", (source, "--fp16", "--feeds", tmp_path / "feeds.npz")),
         (2, "Name one precision", (source,)),

@@ -97,8 +97,8 @@ def _structure(
         return
     for spec in specs:
         for role, array in (("reference", reference[spec.name]), ("candidate", candidate[spec.name])):
-            dtype = "float32" if role == "reference" and spec.dtype == "float16" else spec.dtype
-            for detail in _malformed(dtype, shapes[spec.name], array):
+            wider = role == "reference" and spec.dtype == "float16" and array.dtype == np.float32
+            for detail in _malformed("float32" if wider else spec.dtype, shapes[spec.name], array):
                 yield Violation(output=spec.name, metric="structure", detail=f"{role} {detail}")
 
 
@@ -132,7 +132,7 @@ def _measure(spec: TensorSpec, reference: Array, candidate: Array, tolerance: To
 
 def _judge(output: OutputMetrics, tolerance: Tolerance) -> Iterator[Violation]:
     yield from _at_most(output.name, "relative error", output.tensor.relative, tolerance.relative)
-    if output.masks:
+    if output.masks and output.masks.flipped_most > tolerance.pixels:
         yield from _at_least(output.name, "mask IoU", output.masks.iou_min, tolerance.iou)
         yield from _at_most(output.name, "flipped pixels", output.masks.flipped, tolerance.flipped)
     if output.best_mask is not None:

@@ -41,12 +41,14 @@ class TensorMetrics:
 class MaskMetrics:
     """How thresholded masks differ: worst and mean IoU over masks, share of pixels flipped.
 
-    `undecided` is the share of pixels nearer to the threshold than the margin; they count as agreeing.
+    `flipped_most` is the number of pixels that flip in the mask with most. `undecided` is the share of pixels nearer to
+    the threshold than the margin; they count as agreeing.
     """
 
     iou_min: float
     iou_mean: float
     flipped: float
+    flipped_most: int
     undecided: float
 
 
@@ -83,19 +85,20 @@ def mask_metrics(reference: Array, candidate: Array, margin: float = 0.0) -> Mas
         candidate: The logits to judge, of the same shape.
         margin: A pixel whose reference logit is nearer than this to the threshold has no side to be on.
     """
-    ious, flipped, undecided = [], 0, 0
+    ious, flips, undecided = [], [], 0
     for ref, cand in zip(_masks(reference), _masks(candidate), strict=True):
         near = np.abs(ref - MASK_THRESHOLD) < margin
         inside = ref > MASK_THRESHOLD
         guess = np.where(near, inside, cand > MASK_THRESHOLD)
         union = int(np.count_nonzero(inside | guess))
         ious.append(np.count_nonzero(inside & guess) / union if union else 1.0)
-        flipped += int(np.count_nonzero(inside != guess))
+        flips.append(int(np.count_nonzero(inside != guess)))
         undecided += int(np.count_nonzero(near))
     return MaskMetrics(
         iou_min=min(ious),
         iou_mean=sum(ious) / len(ious),
-        flipped=flipped / reference.size,
+        flipped=sum(flips) / reference.size,
+        flipped_most=max(flips),
         undecided=undecided / reference.size,
     )
 

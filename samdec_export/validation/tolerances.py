@@ -20,6 +20,7 @@ class Tolerance:
             rounding decides there.
         iou: Smallest IoU of any mask, at logit 0.
         flipped: Largest share of flipped mask pixels in a case.
+        pixels: As many may flip in any mask, whatever share of it they are: of a small mask one pixel is much.
         best_mask: Smallest share of prompts that keep their best-scored mask; a mask whose score is within `relative`
             of the best one's is as good.
         reason: Where the numbers come from.
@@ -29,6 +30,7 @@ class Tolerance:
     margin: float
     iou: float
     flipped: float
+    pixels: int
     best_mask: float
     reason: str
 
@@ -43,6 +45,7 @@ TOLERANCES: Final[dict[Precision, Tolerance]] = {
         margin=1e-5,
         iou=0.9999,
         flipped=1e-5,
+        pixels=0,
         best_mask=1.0,
         reason="Two fp32 engines sum in different orders. Full-size decoders differ by up to 3e-6 of the span, "
         "as far as eager fp32 is from eager fp64 (docs/numerics.md); 1e-5 leaves a factor of three.",
@@ -50,8 +53,9 @@ TOLERANCES: Final[dict[Precision, Tolerance]] = {
     "fp16": Tolerance(
         relative=1e-2,
         margin=1e-5,
-        iou=0.98,
+        iou=0.9,
         flipped=3e-3,
+        pixels=4,
         best_mask=1.0,
         reason="Every result is rounded to 11 bits. Seeded full-size weights: 1.1e-3 of the span, 0.05% of the pixels, "
         "IoU 0.9986; with every matrix four times as large 7.6e-3, 0.13%, 0.992. About as good as torch half eager.",
@@ -59,8 +63,9 @@ TOLERANCES: Final[dict[Precision, Tolerance]] = {
     "bf16": Tolerance(
         relative=5e-2,
         margin=1e-5,
-        iou=0.9,
+        iou=0.8,
         flipped=2e-2,
+        pixels=16,
         best_mask=1.0,
         reason="Every result is rounded to 8 bits, eight times as coarse as fp16. Seeded full-size weights: 7.6e-3 of "
         "the span, 0.4% of the pixels, IoU 0.986; with every matrix four times as large 2.6e-2, 1.0%, 0.944.",
