@@ -9,8 +9,9 @@ from typing import Annotated
 import typer
 
 from samdec_export import __version__
+from samdec_export.cli_engines import engines_command, trt_command
+from samdec_export.cli_shared import AsJson, Checkpoint, chosen_precision, print_json
 from samdec_export.entry import run
-from samdec_export.errors import UsageError
 from samdec_export.files import check_target, write_text
 from samdec_export.log import log, show_progress
 from samdec_export.options import (
@@ -37,12 +38,6 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-
-Checkpoint = Annotated[
-    Path | None,
-    typer.Option("--ckpt", help="Checkpoint: .pt, .pth, .safetensors or a Hugging Face folder.", show_default=False),
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 NoValidate = Annotated[bool, typer.Option("--no-validate", help="Do not compare with eager PyTorch.")]
 Out = Annotated[Path, typer.Option("--out", help="Folder to write to.")]
 Seed = Annotated[int, typer.Option("--seed", min=0, help="What the inputs follow from.")]
@@ -103,7 +98,7 @@ def onnx_command(
         arrangement=arrangement,
         ranges=tuple(parse_range(text) for text in ranges or ()),
     )
-    wanted = Conversion(precision=_precision(fp16, bf16)) if fp16 or bf16 else None
+    wanted = Conversion(precision=chosen_precision(fp16, bf16)) if fp16 or bf16 else None
     width = None if no_validate else sweep
     done = pipeline.export(ckpt, model, options=options, opset=opset, out=out, sweep=width)
     if not as_json:
@@ -111,12 +106,12 @@ def onnx_command(
     if done.validated:
         done.validated.require()
     if wanted is None:
-        _print(done.to_json()) if as_json else None
+        print_json(done.to_json()) if as_json else None
         return
     from samdec_export.convert import convert
 
     typed = convert(done.artifact.path, wanted, ckpt, sweep=width)
-    _print({**done.to_json(), "converted": typed.to_json()}) if as_json else display.converted(typed)
+    print_json({**done.to_json(), "converted": typed.to_json()}) if as_json else display.converted(typed)
     if typed.validated:
         typed.validated.require()
 
@@ -154,7 +149,7 @@ def convert_command(
     from samdec_export.convert import convert
 
     wanted = Conversion(
-        precision=_precision(fp16, bf16),
+        precision=chosen_precision(fp16, bf16),
         io=io,
         keep=tuple(keep or ()),
         max_flips=max_flips,
@@ -162,9 +157,13 @@ def convert_command(
         protect=not no_protect,
     )
     done = convert(artifact, wanted, ckpt, out=out, feeds=feeds, sweep=None if no_validate else sweep)
-    _print(done.to_json()) if as_json else display.converted(done)
+    print_json(done.to_json()) if as_json else display.converted(done)
     if done.validated:
         done.validated.require()
+
+
+app.command("trt")(trt_command)
+app.command("engines")(engines_command)
 
 
 @app.command()
@@ -188,7 +187,7 @@ def validate(
         check_target(json_file, (artifact, Path(f"{artifact}.json"), ckpt, feeds))
     done = pipeline.validate(artifact, ckpt, feeds=feeds, case=case, seed=seed, sweep=sweep)
     if json_file == Path("-"):
-        _print(done.to_json())
+        print_json(done.to_json())
     else:
         display.validated(done)
     if json_file and json_file != Path("-"):
@@ -220,7 +219,7 @@ def bench(
     entries = [flow.parse_entry(text, ckpt) for text in artifacts]
     workloads = flow.parse_workloads(images, prompts, points)
     done = flow.bench(entries, workloads, threads=threads, repeats=repeats)
-    _print(done.to_json()) if as_json else display.benchmarked(done)
+    print_json(done.to_json()) if as_json else display.benchmarked(done)
     if plot:
         flow.draw(done, plot)
 
@@ -248,7 +247,7 @@ def ranges(
     if plot:
         flow.check_picture(plot, (artifact, Path(f"{artifact}.json"), feeds))
     done = flow.audit(artifact, precision, feeds=feeds, case=case, seed=seed, sweep=sweep)
-    _print(done.to_json()) if as_json else display.audited(done, top)
+    print_json(done.to_json()) if as_json else display.audited(done, top)
     if plot:
         flow.draw(done, plot)
 
@@ -261,7 +260,7 @@ def inspect(
     from samdec_export import display, pipeline
 
     found = pipeline.inspect(artifact)
-    _print(found.to_json()) if as_json else display.inspected(found)
+    print_json(found.to_json()) if as_json else display.inspected(found)
 
 
 @app.command()
@@ -270,7 +269,7 @@ def models(as_json: AsJson = False) -> None:
     from samdec_export import display, pipeline
 
     specs = pipeline.models()
-    _print([spec.to_json() for spec in specs]) if as_json else display.models(specs)
+    print_json([spec.to_json() for spec in specs]) if as_json else display.models(specs)
 
 
 @app.command()
@@ -279,20 +278,10 @@ def doctor(as_json: AsJson = False) -> None:
     from samdec_export import display, pipeline
 
     diagnosis = pipeline.diagnose()
-    _print(diagnosis.to_json()) if as_json else display.diagnosed(diagnosis)
+    print_json(diagnosis.to_json()) if as_json else display.diagnosed(diagnosis)
     diagnosis.require()
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit: every expected failure is one line on stderr and its type's exit code."""
     run(app, arguments)
-
-
-def _precision(fp16: bool, bf16: bool) -> LowPrecision:
-    if fp16 == bf16:
-        raise UsageError("Name one precision to convert to.", "Add --fp16 or --bf16.")
-    return "fp16" if fp16 else "bf16"
-
-
-def _print(value: object) -> None:
-    print(json.dumps(value, indent=2))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -16,12 +16,25 @@ if TYPE_CHECKING:
     from samdec_export.bench import Benchmarked
     from samdec_export.convert import Converted
     from samdec_export.doctor import Diagnosis
+    from samdec_export.engine_index import Listed
+    from samdec_export.engines import EngineBuilt
     from samdec_export.gate import Validated
     from samdec_export.models.registry import ModelSpec
     from samdec_export.passes.describe import GraphSummary, TensorSummary
     from samdec_export.pipeline import Exported, Inspected
 
-__all__ = ["audited", "benchmarked", "converted", "diagnosed", "exported", "inspected", "models", "validated"]
+__all__ = [
+    "audited",
+    "benchmarked",
+    "converted",
+    "diagnosed",
+    "engine_built",
+    "engines",
+    "exported",
+    "inspected",
+    "models",
+    "validated",
+]
 
 PLAIN_WIDTH = 120
 """Columns of output that does not go to a terminal."""
@@ -191,6 +204,40 @@ def models(specs: Iterable[ModelSpec]) -> None:
     _console().print(table)
 
 
+def engine_built(done: EngineBuilt) -> None:
+    """What was built, for which GPUs and sizes, and the proof of its precision."""
+    console, record = _console(), done.engine.record
+    size = _size(done.engine.path.stat().st_size)
+    console.print(f"{done.engine.path}  {size}, {record.engine} {record.version}, {', '.join(record.targets)}")
+    for tensor in record.tensors:
+        shape = ", ".join(str(axis) for axis in tensor["shape"])
+        console.print(f"  {tensor['kind']:<6}  {tensor['name']:<26} {tensor['dtype']:<6} ({shape})")
+    for profile in record.profiles:
+        ranges = ", ".join(f"{dim.name} {dim.min}..{dim.opt}..{dim.max}" for dim in profile)
+        console.print(f"Profile (min..opt..max): {ranges}")
+    table = Table("layer", "types")
+    for kind, counts in record.histogram.items():
+        table.add_row(kind, ", ".join(f"{dtype} {count}" for dtype, count in counts.items()))
+    console.print(table)
+    for warning in record.warnings:
+        console.print(f"warning: {warning}")
+    console.print(f"Parsed and built in {record.seconds:.1f} s from {done.onnx}.")
+
+
+def engines(found: Sequence[Listed]) -> None:
+    """Two lines for each engine file: what it is, and whether it runs here."""
+    console = _console()
+    for entry in found:
+        console.print(str(entry.path))
+        if entry.engine:
+            record = entry.engine.record
+            built = f"{record.engine} {record.version} for {', '.join(record.targets)}"
+            console.print(f"  {built}; {record.source.precision}, from {record.onnx}")
+        console.print(f"  cannot run here: {entry.obstacle}" if entry.obstacle else "  can run here")
+    if not found:
+        console.print("No engines.")
+
+
 def diagnosed(diagnosis: Diagnosis) -> None:
     """Packages, engines and findings."""
     console = _console()
@@ -200,6 +247,9 @@ def diagnosed(diagnosis: Diagnosis) -> None:
     console.print("Engines:")
     for engine, can_run in diagnosis.engines.items():
         console.print(f"  {engine:<18} {'can run here' if can_run else 'cannot run here'}")
+    console.print("Engine builders:")
+    for builder, obstacle in diagnosis.builders.items():
+        console.print(f"  {builder:<18} {f'cannot build here: {obstacle}' if obstacle else 'can build here'}")
     for finding in diagnosis.findings:
         console.print(f"{finding.level}: {finding.message} {finding.advice}")
     if not diagnosis.findings:

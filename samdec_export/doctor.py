@@ -40,12 +40,16 @@ class Finding:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Diagnosis:
-    """Versions by package (None: not installed), whether each engine can run here, and findings."""
+    """Versions by package (None: not installed), whether each engine can run here, and findings.
+
+    `builders` says of each TensorRT why it cannot build here; an empty text where it can.
+    """
 
     python: str
     platform: str
     packages: dict[str, str | None]
     engines: dict[str, bool]
+    builders: dict[str, str]
     findings: tuple[Finding, ...]
 
     @property
@@ -68,12 +72,13 @@ class Diagnosis:
         return {**asdict(self), "healthy": self.healthy}
 
 
-def diagnose(cuda_device: str | None, ort_providers: list[str]) -> Diagnosis:
+def diagnose(cuda_device: str | None, ort_providers: list[str], builders: dict[str, str]) -> Diagnosis:
     """Look at the installed packages.
 
     Args:
         cuda_device: The name of torch's CUDA device, or None.
         ort_providers: ONNX Runtime's execution providers.
+        builders: Why each TensorRT cannot build here; empty where it can.
     """
     installed = tool_versions(*PACKAGES)
     return Diagnosis(
@@ -86,6 +91,7 @@ def diagnose(cuda_device: str | None, ort_providers: list[str]) -> Diagnosis:
             "onnxruntime cpu": "CPUExecutionProvider" in ort_providers,
             "onnxruntime cuda": cuda_device is not None and "CUDAExecutionProvider" in ort_providers,
         },
+        builders=builders,
         findings=tuple(_findings(installed, cuda_device, ort_providers)),
     )
 

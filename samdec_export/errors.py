@@ -7,6 +7,7 @@ from typing import ClassVar
 __all__ = [
     "CheckpointError",
     "DependencyError",
+    "EngineError",
     "GraphError",
     "NoRecordError",
     "SamdecError",
@@ -54,6 +55,12 @@ class GraphError(SamdecError):
 
 class NoRecordError(GraphError):
     """An ONNX file does not say how it was made: samdec-export did not write it."""
+
+
+class EngineError(SamdecError):
+    """An engine cannot be built, is not what was asked for, or its file is damaged."""
+
+    exit_code = 5
 
 
 class DependencyError(SamdecError):

@@ -8,11 +8,11 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TypeVar
 
-__all__ = ["console", "log", "show_progress", "step", "track"]
+__all__ = ["Phases", "console", "log", "phases", "show_progress", "step", "track"]
 
 from rich.console import Console
 from rich.logging import RichHandler
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 T = TypeVar("T")
 
@@ -52,3 +52,45 @@ def track(items: Sequence[T], title: str) -> Iterable[T]:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console(), transient=True) as progress:
         yield from progress.track(items, description=title)
+
+
+class Phases:
+    """The nested phases of a long step, a bar for each. May be called from any thread.
+
+    Args:
+        progress: Where to draw; None to draw nothing.
+    """
+
+    def __init__(self, progress: Progress | None) -> None:
+        self.progress = progress
+        self.bars: dict[str, TaskID] = {}
+
+    def start(self, name: str, steps: int) -> None:
+        """A phase of so many steps begins."""
+        if self.progress:
+            self.bars[name] = self.progress.add_task(name, total=steps)
+
+    def advance(self, name: str, step: int) -> None:
+        """Step number `step`, from 0, is done."""
+        if self.progress and name in self.bars:
+            self.progress.update(self.bars[name], completed=step + 1)
+
+    def finish(self, name: str) -> None:
+        """A phase is over."""
+        if self.progress and name in self.bars:
+            self.progress.remove_task(self.bars.pop(name))
+
+
+@contextmanager
+def phases(title: str) -> Iterator[Phases]:
+    """Show the phases of a step while the block runs, on a terminal, and its elapsed time when it is done."""
+    started = time.perf_counter()
+    if log.isEnabledFor(logging.INFO):
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+        screen = console()
+        with Progress(*columns, console=screen, transient=True, disable=not screen.is_terminal) as progress:
+            progress.add_task(title, total=None)
+            yield Phases(progress)
+    else:
+        yield Phases(None)
+    log.info("%-52s %6.1f s", title, time.perf_counter() - started)

@@ -43,8 +43,12 @@ CONTRACT_MASKS: dict[GraphName, MasksMode] = {"decoder": "multi", "prompts": "mu
 """What each graph returns unless asked otherwise; segment-anything's own ONNX file returns every mask."""
 
 
-def parse_range(text: str) -> Dim:
+def parse_range(text: str, option: str = "--range") -> Dim:
     """Read `AXIS=MIN:OPT:MAX`, such as `prompts=1:8:16`.
+
+    Args:
+        text: What was given.
+        option: To which option, for the message.
 
     Raises:
         UsageError: It is not that.
@@ -55,7 +59,7 @@ def parse_range(text: str) -> Dim:
         return Dim(name=name.strip(), min=low, opt=usual, max=high)
     except ValueError as error:
         raise UsageError(
-            f"--range {text!r} is not AXIS=MIN:OPT:MAX with 1 <= MIN <= OPT <= MAX.", "Write such as prompts=1:8:16."
+            f"{option} {text!r} is not AXIS=MIN:OPT:MAX with 1 <= MIN <= OPT <= MAX.", "Write such as prompts=1:8:16."
         ) from error
 
 

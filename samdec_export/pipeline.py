@@ -147,10 +147,13 @@ def models() -> list[ModelSpec]:
 def diagnose() -> Diagnosis:
     """What is installed and what can run here."""
     from samdec_export.backends.eager import cuda_device
+    from samdec_export.backends.machine import look
     from samdec_export.backends.ort import installed_providers
     from samdec_export.doctor import diagnose
 
-    return diagnose(cuda_device(), installed_providers())
+    machine = look()
+    builders = {"tensorrt": machine.obstacle("tensorrt"), "tensorrt_rtx": machine.obstacle("rtx")}
+    return diagnose(cuda_device(), installed_providers(), builders)
 
 
 def _record(loaded: LoadedModel, options: GraphOptions, opset: int, graph: ExportGraph) -> Record:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import functools
 import platform
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -13,13 +14,18 @@ from numpy.typing import NDArray
 
 from samdec_export import pipeline
 from samdec_export.artifact import tool_versions
+from samdec_export.convert import convert
 from samdec_export.models.checkpoint import LoadedModel, load_model
-from samdec_export.options import GraphOptions
+from samdec_export.options import Conversion, GraphOptions
+from samdec_export.passes.autocast import autocast
+from samdec_export.passes.describe import stamp
+from samdec_export.passes.keep import asked_for, keep_by_rule
 
 GOLDEN = Path(__file__).parent / "golden"
 
 Arrays: TypeAlias = Mapping[str, NDArray[Any]]
 Export: TypeAlias = Callable[..., pipeline.Exported]
+Typed: TypeAlias = Callable[..., Path]
 
 
 def assert_close(found: Any, expected: Any, atol: float) -> None:
@@ -61,3 +67,32 @@ def export(tmp_path_factory: pytest.TempPathFactory) -> Export:
         return pipeline.export(None, options=GraphOptions(**options), opset=opset, out=out, sweep=None)
 
     return cached
+
+
+@pytest.fixture(scope="session")
+def typed(export: Export, tmp_path_factory: pytest.TempPathFactory) -> Typed:
+    """The file of a tiny export in a precision, each made once.
+
+    bf16 is made without `convert`: ONNX has no bf16 convolution before opset 22, which its checker minds and
+    TensorRT does not.
+    """
+
+    @functools.cache
+    def cached(precision: Any, **options: Any) -> Path:
+        source = export(**options).artifact
+        if precision == "fp32":
+            return source.path
+        out = tmp_path_factory.mktemp("typed")
+        if precision == "fp16":
+            return convert(source.path, Conversion(precision=precision), out=out, sweep=None).artifact.path
+        operators = ("ConvTranspose",) if source.record.arrangement == "reference" else ()
+        kept = keep_by_rule(source.path) | asked_for(source.path, operators)
+        record = replace(source.record, precision=precision, parent=source.sha256, kept=kept)
+        autocast(source.path, out / record.file_name, precision, keep=kept)
+        stamp(out / record.file_name, record.to_metadata())
+        return out / record.file_name
+
+    def asked(precision: str = "fp32", **options: Any) -> Path:
+        return cached(precision, **options)
+
+    return asked

@@ -1,0 +1,64 @@
+"""What this machine has for engines: a GPU, told by its driver alone, and the installed TensorRT flavours."""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from samdec_export.backends.trt_api import installed_version
+from samdec_export.engine_options import ENGINES, EXTRAS, TITLES, EngineName
+
+__all__ = ["Gpu", "Machine", "look"]
+
+DRIVER = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
+CAPABILITY_MAJOR, CAPABILITY_MINOR = 75, 76
+"""CUdevice_attribute of the CUDA driver API (cuda.h)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gpu:
+    """The first CUDA device. `target` is its generation, such as sm89."""
+
+    name: str
+    target: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Machine:
+    """A GPU or None, and the version of each engine that can be imported."""
+
+    gpu: Gpu | None
+    versions: Mapping[EngineName, str]
+
+    def obstacle(self, engine: EngineName) -> str:
+        """Why `engine` cannot build here; empty where it can."""
+        if engine not in self.versions:
+            return f"{TITLES[engine]} is not installed (pip install 'samdec-export[{EXTRAS[engine]}]')"
+        if engine == "tensorrt" and self.gpu is None:
+            return "TensorRT builds on a GPU, and there is none here"
+        return ""
+
+
+def look() -> Machine:
+    """Look at this machine; importing the engines takes up to a second."""
+    found = {engine: installed_version(engine) for engine in ENGINES}
+    return Machine(gpu=_first_gpu(), versions={engine: version for engine, version in found.items() if version})
+
+
+def _first_gpu() -> Gpu | None:
+    """Asked of the driver: torch and TensorRT may each be built without CUDA, or be missing."""
+    try:
+        driver = ctypes.CDLL(DRIVER)
+    except OSError:
+        return None
+    device, major, minor, name = ctypes.c_int(), ctypes.c_int(), ctypes.c_int(), ctypes.create_string_buffer(256)
+    failed = (
+        driver.cuInit(0)
+        or driver.cuDeviceGet(ctypes.byref(device), 0)
+        or driver.cuDeviceGetName(name, len(name), device)
+        or driver.cuDeviceGetAttribute(ctypes.byref(major), CAPABILITY_MAJOR, device)
+        or driver.cuDeviceGetAttribute(ctypes.byref(minor), CAPABILITY_MINOR, device)
+    )
+    return None if failed else Gpu(name=name.value.decode(errors="replace"), target=f"sm{major.value}{minor.value}")
