@@ -233,7 +233,7 @@ def _check_turing(typed: Artifact, wanted: BuildOptions) -> None:
         reasons = "; ".join(f"{node} ({typed.record.kept.get(node, 'not converted')})" for node in kept)
         raise EngineError(
             f"{typed.path} multiplies matrices in fp32, which TensorRT-RTX does not do on sm75: {reasons}.",
-            "Leave sm75 out of --targets.",
+            "Leave sm75 out of --targets; docs/tensorrt.md says how a decoder graph builds for it.",
         )
 
 

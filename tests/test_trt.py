@@ -53,8 +53,7 @@ GRAPHS: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("graph", GRAPHS)
 def test_every_contract_builds_for_every_gpu(typed: Typed, tmp_path: Path, graph: str, precision: str) -> None:
     path = typed(precision, **GRAPHS[graph])
-    on_turing = precision == "fp16" and graph.startswith("decoder")
-    targets = ("sm75", *DEFAULT_TARGETS) if on_turing else DEFAULT_TARGETS
+    targets = DEFAULT_TARGETS
     done = engines.build(path, replace(RTX, targets=targets), out=tmp_path)
     record, source = done.engine.record, open_artifact(path)
     assert record.targets == targets
@@ -64,6 +63,18 @@ def test_every_contract_builds_for_every_gpu(typed: Typed, tmp_path: Path, graph
     low = {"fp32": "FLOAT", "fp16": "HALF", "bf16": "BF16"}[precision]
     assert products[low] / sum(products.values()) > 0.9
     assert "FLOAT" in record.histogram["NORMALIZATION"]
+
+
+def test_turing_takes_what_has_no_product_in_fp32(typed: Typed, tmp_path: Path) -> None:
+    with pytest.raises(EngineError, match=r"fp32.*sm75: .*scores"):
+        engines.build(typed("fp16"), replace(RTX, targets=("sm75",)), out=tmp_path)
+    wanted = replace(FP16, protect=False, keep=("LayerNormalization",))
+    path = convert(typed("fp32"), wanted, out=tmp_path, sweep=None).artifact.path
+    targets = ("sm75", *DEFAULT_TARGETS)
+    record = engines.build(path, replace(RTX, targets=targets), out=tmp_path).engine.record
+    assert record.targets == targets
+    assert set(record.histogram["MATRIX_MULTIPLY"]) == {"HALF"}
+    assert set(record.histogram["NORMALIZATION"]) == {"FLOAT"}
 
 
 def test_the_sidecar_says_everything(typed: Typed, tmp_path: Path) -> None:
@@ -92,14 +103,15 @@ def test_the_sidecar_says_everything(typed: Typed, tmp_path: Path) -> None:
 
 def test_a_product_left_in_fp32_by_mistake_fails(typed: Typed, tmp_path: Path) -> None:
     source, record = typed(), open_artifact(typed("fp16")).record
-    node = next(node.name for node in onnx.load(source).graph.node if node.op_type == "MatMul")
+    products = (node.name for node in onnx.load(source).graph.node if node.op_type == "MatMul")
+    node = next(name for name in products if name not in record.kept)
     broken = tmp_path / record.file_name
     autocast(source, broken, "fp16", keep={*record.kept, node})
     stamp(broken, record.to_metadata())
     with pytest.raises(EngineError, match=f"1 of .* {node} \\(FLOAT\\)"):
         engines.build(broken, RTX)
     stamp(broken, replace(record, kept={**record.kept, node: "asked for"}).to_metadata())
-    assert engines.build(broken, RTX).engine.record.histogram["MATRIX_MULTIPLY"]["FLOAT"] == 1
+    assert engines.build(broken, RTX).engine.record.histogram["MATRIX_MULTIPLY"]["FLOAT"] == 4
 
 
 def test_a_file_that_is_fp16_in_name_only_fails(typed: Typed, tmp_path: Path) -> None:
