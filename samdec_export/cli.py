@@ -101,12 +101,14 @@ def onnx_command(
     wanted = Conversion(precision=chosen_precision(fp16, bf16)) if fp16 or bf16 else None
     width = None if no_validate else sweep
     done = pipeline.export(ckpt, model, options=options, opset=opset, out=out, sweep=width)
+    failed = done.validated is not None and not done.validated.result.passed
     if not as_json:
         display.exported(done)
+    elif failed or wanted is None:
+        print_json(done.to_json())
     if done.validated:
         done.validated.require()
     if wanted is None:
-        print_json(done.to_json()) if as_json else None
         return
     from samdec_export.convert import convert
 
