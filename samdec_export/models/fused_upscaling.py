@@ -61,49 +61,58 @@ class Upscaling(nn.Module):
     masks are dotted out before their pixels are put in place: M channels move and not E or F.
     """
 
+    own_pixel: Tensor
+
     def __init__(self, source: nn.Sequential) -> None:
         super().__init__()
         first, second = cast("nn.ConvTranspose2d", source[0]), cast("nn.ConvTranspose2d", source[3])
         norm = cast("LayerNorm2d", source[1])
         like = first.weight
-        self.first, self.first_bias = _token_weights(first, like)
-        second_weight, second_bias = _token_weights(second, like)
-        # A half at a time: what the second upscaling makes is the largest tensor of the graph.
-        self.second = nn.ParameterList(constant(half, like) for half in second_weight.chunk(2, dim=1))  # 2 x (E, 2*F)
+        # A row of the first upscaling's pixels at a time: what the second one makes is the largest tensor of the graph.
+        weight, bias = _token_weights(first)
+        self.first = nn.ParameterList(constant(row, like) for row in weight.chunk(2, dim=1))  # 2 x (C, 2*E)
+        self.first_bias = nn.ParameterList(constant(row, like) for row in bias.chunk(2))  # 2 x (2*E)
+        weight, bias = _token_weights(second)
+        self.second = constant(weight, like)  # (E, 4*F)
         # Two axes keep ONNX Runtime from fusing bias and GELU: its BiasGelu takes longer than the two, and cannot
         # work in place on what is the largest tensor of the graph.
-        self.second_bias = nn.ParameterList(constant(half[None], like) for half in second_bias.chunk(2))  # 2 x (1, 2*F)
+        self.second_bias = constant(bias[None], like)  # (1, 4*F)
         self.norm = nn.LayerNorm(norm.weight.shape[0], eps=norm.eps, dtype=like.dtype)
         self.norm.load_state_dict(norm.state_dict())
         self.norm.requires_grad_(False)
+        own_pixel = torch.eye(SUBPIXELS, dtype=like.dtype)[:, None, None]  # (4, 1, 1, 4)
+        self.register_buffer("own_pixel", own_pixel, persistent=False)
 
     def forward(self, keys: Tensor, hyper: Tensor, height: int, width: int) -> Tensor:
         """Upscale twice, dot, put pixels in place."""
-        x = split(keys @ self.first + self.first_bias, -1, SUBPIXELS, -1)  # (I, P, L, 4, E)
-        x = F.gelu(self.norm(x)).flatten(2, 3)  # (I, P, L*4, E)
-        halves = [
-            self._row(F.gelu(x @ weight + bias), hyper, height, width)
-            for weight, bias in zip(self.second, self.second_bias, strict=True)
-        ]  # 2 x (I, P, M, 2h, 4w)
-        return torch.stack(halves, dim=-2).flatten(-3, -2)  # (I, P, M, 4h, 4w)
+        readout = (hyper.mT[:, :, None, :, :, None] * self.own_pixel).flatten(4, 5).flatten(2, 3)  # (I, P, 4*F, M*4)
+        rows = [
+            self._row(keys @ weight + bias, readout, height, width)
+            for weight, bias in zip(self.first, self.first_bias, strict=True)
+        ]  # 2 x (I, P, M, h, 8*w)
+        return torch.stack(rows, dim=4).reshape(*hyper.shape[:3], 4 * height, 4 * width)
 
-    def _row(self, x: Tensor, hyper: Tensor, height: int, width: int) -> Tensor:
-        """Every other row of the masks: (I, P, L*4, 2*F) and (I, P, M, F) -> (I, P, M, 2h, 4w).
+    def _row(self, x: Tensor, readout: Tensor, height: int, width: int) -> Tensor:
+        """One row of each image token's pixels: (I, P, L, 2*E) -> (I, P, M, h, 8*w), which is two rows of masks.
 
-        Pixels lie as (h, w, y, x, x), y and x of the first upscaling and x of the second: four neighbours move as one.
+        Each of the four pixels that the second upscaling makes has its own columns of `readout`.
         """
-        logits = (split(x, -1, 2, -1).flatten(2, 3) @ hyper.mT).mT  # (I, P, M, L*8)
-        images, prompts, masks = logits.shape[:3]
-        pixels = logits.reshape(-1, width, 2, 4).transpose(1, 2)  # (I*P*M*h, 2, w, 4)
-        return pixels.reshape(images, prompts, masks, 2 * height, 4 * width)
+        x = F.gelu(self.norm(split(x, -1, 2, -1))).flatten(2, 3)  # (I, P, L*2, E)
+        x = F.gelu(x @ self.second + self.second_bias)  # (I, P, L*2, 4*F)
+        logits = x @ readout  # (I, P, L*2, M*4)
+        images, prompts = logits.shape[:2]
+        # Two moves, of neighbours and then of whole rows, take less than one of single pixels.
+        pairs = logits.reshape(images * prompts, 2 * height * width, -1, 2).transpose(1, 2)  # (I*P, M*2, L*2, 2)
+        lines = pairs.reshape(-1, 2, height, 4 * width).transpose(1, 2)  # (I*P*M, h, 2, 4*w)
+        return lines.reshape(images, prompts, -1, height, 8 * width)
 
 
-def _token_weights(layer: nn.ConvTranspose2d, like: Tensor) -> tuple[nn.Parameter, nn.Parameter]:
-    """(in, out, 2, 2) -> (in, 2*2*out), and its bias repeated to (4*out)."""
-    weight = layer.weight.permute(0, 2, 3, 1).flatten(1)  # (in, y*x*out)
+def _token_weights(layer: nn.ConvTranspose2d) -> tuple[Tensor, Tensor]:
+    """(in, out, 2, 2) -> (in, 2*2*out), and its bias repeated to (4*out), in float64."""
+    weight = layer.weight.detach().double().permute(0, 2, 3, 1).flatten(1)  # (in, y*x*out)
     if layer.bias is None:
         raise ValueError("the upscaling has biases in every published checkpoint")
-    return constant(weight, like), constant(layer.bias.repeat(SUBPIXELS), like)
+    return weight, layer.bias.detach().double().repeat(SUBPIXELS)
 
 
 def _layers(source: MLP) -> list[tuple[Tensor, Tensor]]:
