@@ -105,7 +105,7 @@ def convert(
         with step(f"Converting to {wanted.precision}"):
             signature = _write(graph, wanted, kept, draft)
         if wanted.all_products:
-            _require_all_products(draft, wanted, kept)
+            _require_all_products(draft, kept)
         products = product_shares(draft, signature)
         _require_share(draft, signature, wanted, kept, products)
         record = replace(
@@ -239,14 +239,14 @@ def _float_nodes(path: Path) -> list[str]:
     return [node.name for node in flow.nodes.values() if flow.float_outputs(node)]
 
 
-def _require_all_products(draft: Path, wanted: Conversion, kept: Mapping[str, str]) -> None:
+def _require_all_products(draft: Path, kept: Mapping[str, str]) -> None:
     from samdec_export.passes.engine_lint import fp32_products
 
     if stayed := fp32_products(draft):
         reasons = "; ".join(f"{node} ({kept.get(node, 'beside a kept one')})" for node in stayed)
         raise GraphError(
-            f"--all-products: {len(stayed)} matrix products have to stay in fp32: {reasons}.",
-            f"Convert without it; in {wanted.precision} they would be wrong, or were named with --keep-fp32.",
+            f"--all-products: {len(stayed)} of the matrix products must stay in fp32: {reasons}.",
+            "Leave out --all-products, or the --keep-fp32 that names them.",
         )
 
 

@@ -88,7 +88,7 @@ def _converted_earlier(source: Artifact, wanted: Conversion) -> Artifact | None:
         return None
     if differences := _differences(earlier.record.conversion, asked):
         raise UsageError(
-            f"{path} was converted with choices of its own: {differences}.",
+            f"{path} was converted with other choices: {differences}.",
             "Name that file to build from it as it is, or move it away to have it converted as usual.",
         )
     log.info("Using %s, converted earlier.", path)
@@ -96,7 +96,5 @@ def _converted_earlier(source: Artifact, wanted: Conversion) -> Artifact | None:
 
 
 def _differences(made: Mapping[str, Any], asked: Mapping[str, Any]) -> str:
-    """Such as `margin 8 (usual: 4)`."""
-    return ", ".join(
-        f"{name} {made.get(name)} (usual: {asked[name]})" for name in asked if made.get(name) != asked[name]
-    )
+    """Such as `margin 8.0, not 4.0`."""
+    return "; ".join(f"{name} {made.get(name)}, not {asked[name]}" for name in asked if made.get(name) != asked[name])

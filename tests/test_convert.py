@@ -172,7 +172,8 @@ def inferred(path: Path) -> Iterator[onnx.ValueInfoProto]:
 def test_no_product_in_fp32_if_so_asked(export: Export, tmp_path: Path, contract: str) -> None:
     usual = converted(export, tmp_path, FP16, **CONTRACTS[contract])
     done = converted(export, tmp_path, replace(FP16, all_products=True), **CONTRACTS[contract])
-    assert (usual.shares.keys(), done.shares) == ({"float16", "float32"}, {"float16": 1.0})
+    assert usual.shares.keys() == {"float16", "float32"}
+    assert done.shares == pytest.approx({"float16": 1.0})
     assert done.validated is not None
     done.validated.require()
     assert usual.artifact.path != done.artifact.path, "one does not overwrite the other"
@@ -185,9 +186,9 @@ def test_no_product_in_fp32_if_so_asked(export: Export, tmp_path: Path, contract
 def test_a_product_that_cannot_be_fp16_is_said(export: Export, planted: tuple[Path, Path], tmp_path: Path) -> None:
     wanted = replace(FP16, all_products=True)
     first = next(node.name for node in onnx.load(export().artifact.path).graph.node if node.op_type == "MatMul")
-    with pytest.raises(GraphError, match=f"1 matrix products .*: {first} \\(asked for: {first}\\)"):
+    with pytest.raises(GraphError, match=f"1 of the matrix products .*: {first} \\(asked for: {first}\\)"):
         convert(export().artifact.path, replace(wanted, keep=(first,)), out=tmp_path, sweep=None)
-    with pytest.raises(GraphError, match=r"--all-products: .*ConvTranspose|--all-products: .*range: "):
+    with pytest.raises(GraphError, match=r"--all-products: .*range: "):
         convert(planted[1], replace(wanted, margin=60.0), out=tmp_path, sweep=None)
     assert not list(tmp_path.iterdir())
 
