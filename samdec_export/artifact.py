@@ -55,13 +55,15 @@ class Record:
 
     `choices` says what was chosen for the signature, and why: a line for each choice. `io` is the precision of inputs
     and outputs. A converted graph names the SHA-256 of the fp32 file that it was made from in `parent`, empty
-    otherwise, and in `kept` its nodes that stay in fp32, with reasons.
+    otherwise, in `conversion` what was asked of the conversion (`Conversion.to_json`), and in `kept` its nodes that
+    stay in fp32, with reasons.
     """
 
     format: Format
     precision: Precision
     io: Precision
     parent: str
+    conversion: Mapping[str, Any]
     kept: Mapping[str, str]
     model: str
     grid: int
@@ -89,9 +91,14 @@ class Record:
         )
 
     @property
+    def precision_label(self) -> str:
+        """In the names of files: such as `fp16`, or `fp16.all-products` where every matrix product had to be."""
+        return self.precision + (".all-products" if self.conversion.get("all_products") else "")
+
+    @property
     def file_name(self) -> str:
         """`<model>.<graph>.onnx`, with the precision before the ending where it is not fp32."""
-        precision = "" if self.precision == "fp32" else f".{self.precision}"
+        precision = "" if self.precision == "fp32" else f".{self.precision_label}"
         return f"{self.model}.{self.graph}{precision}.{self.format}"
 
     def to_json(self) -> dict[str, Any]:
@@ -99,6 +106,7 @@ class Record:
         fields = {name: getattr(self, name) for name in self.__slots__}
         checkpoint = {name: getattr(self.checkpoint, name) for name in self.checkpoint.__slots__}
         fields |= {"choices": list(self.choices), "tools": dict(self.tools), "kept": dict(self.kept)}
+        fields["conversion"] = dict(self.conversion)
         return {**fields, "checkpoint": checkpoint, "signature": self.signature.to_json()}
 
     @classmethod
@@ -111,7 +119,7 @@ class Record:
         fields = {name: data[name] for name in cls.__slots__}
         _check_choices(data)
         fields["choices"] = tuple(data["choices"])
-        fields["tools"], fields["kept"] = dict(data["tools"]), dict(data["kept"])
+        fields |= {name: dict(data[name]) for name in ("tools", "kept", "conversion")}
         fields["checkpoint"] = CheckpointRef(**data["checkpoint"])
         fields["signature"] = Signature.from_json(data["signature"])
         record = cls(**fields)

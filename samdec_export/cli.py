@@ -136,6 +136,9 @@ def convert_command(
     no_protect: Annotated[
         bool, typer.Option("--no-protect", help="Keep nothing in fp32 but what --keep-fp32 names.")
     ] = False,
+    all_products: Annotated[
+        bool, typer.Option("--all-products", help="Keep no matrix product in fp32: sm75 takes none.")
+    ] = False,
     feeds: Annotated[
         Path | None, typer.Option(help="Recorded inputs (.npz) instead of a sweep.", show_default=False)
     ] = None,
@@ -157,6 +160,7 @@ def convert_command(
         max_flips=max_flips,
         margin=margin,
         protect=not no_protect,
+        all_products=all_products,
     )
     done = convert(artifact, wanted, ckpt, out=out, feeds=feeds, sweep=None if no_validate else sweep)
     print_json(done.to_json()) if as_json else display.converted(done)

@@ -96,13 +96,16 @@ def convert(
     folder = out or path.parent
     with staging(folder) as scratch:
         draft = scratch / "converted.onnx"
-        kept = _protected(source, wanted, cases) if wanted.protect else {}
+        graph = _without_convolutions(source, scratch) if wanted.precision == "bf16" else source
+        kept = _protected(graph, wanted, cases) if wanted.protect else {}
         kept |= _asked_for(source, wanted)
-        found = _search(source, wanted, kept, cases, draft) if wanted.max_flips is not None else None
+        found = _search(graph, wanted, kept, cases, draft) if wanted.max_flips is not None else None
         if found:
             kept |= {node: f"search: {unit.without:.2%} flip without it" for unit in found.units for node in unit.nodes}
         with step(f"Converting to {wanted.precision}"):
-            signature = _write(source, wanted, kept, draft)
+            signature = _write(graph, wanted, kept, draft)
+        if wanted.all_products:
+            _require_all_products(draft, kept)
         products = product_shares(draft, signature)
         _require_share(draft, signature, wanted, kept, products)
         record = replace(
@@ -110,6 +113,7 @@ def convert(
             precision=wanted.precision,
             io=wanted.io,
             parent=source.sha256,
+            conversion=wanted.to_json(),
             kept=dict(sorted(kept.items())),
             signature=signature,
         )
@@ -144,20 +148,27 @@ def _open(path: Path) -> Artifact:
     return source
 
 
+def _without_convolutions(source: Artifact, scratch: Path) -> Artifact:
+    """The same graph for bf16, which ONNX has no convolutions in; only its path is another."""
+    from samdec_export.passes.convolution_products import convolutions_to_products
+
+    path = scratch / "products.onnx"
+    with step("Writing convolutions as products"):
+        convolutions_to_products(source.path, path)
+    return replace(source, path=path)
+
+
 def _protected(source: Artifact, wanted: Conversion, cases: Sequence[NamedFeeds]) -> dict[str, str]:
     """What the rules and the measured ranges keep."""
-    from samdec_export.passes.keep import keep_by_range, keep_by_rule, keep_by_type
+    from samdec_export.passes.keep import keep_by_range, keep_by_rule
     from samdec_export.passes.ranges import audit_ranges
 
     with step("Measuring ranges"):
         ranges = audit_ranges(source.path, (case.make() for case in cases))
     absmax = {found.tensor: math.inf if found.nonfinite else found.absmax for found in ranges}
     scores = [spec.name for spec in source.record.signature.outputs if spec.content == "scores"]
-    return (
-        keep_by_range(source.path, wanted.precision, absmax, wanted.margin)
-        | keep_by_type(source.path, wanted.precision)
-        | keep_by_rule(source.path, scores)
-    )
+    by_range = keep_by_range(source.path, wanted.precision, absmax, wanted.margin)
+    return by_range | keep_by_rule(source.path, () if wanted.all_products else scores)
 
 
 def _asked_for(source: Artifact, wanted: Conversion) -> dict[str, str]:
@@ -226,6 +237,17 @@ def _float_nodes(path: Path) -> list[str]:
 
     flow = Dataflow(load(path))
     return [node.name for node in flow.nodes.values() if flow.float_outputs(node)]
+
+
+def _require_all_products(draft: Path, kept: Mapping[str, str]) -> None:
+    from samdec_export.passes.engine_lint import fp32_products
+
+    if stayed := fp32_products(draft):
+        reasons = "; ".join(f"{node} ({kept.get(node, 'beside a kept one')})" for node in stayed)
+        raise GraphError(
+            f"--all-products: {len(stayed)} of the matrix products must stay in fp32: {reasons}.",
+            "Leave out --all-products, or the --keep-fp32 that names them.",
+        )
 
 
 def _require_share(

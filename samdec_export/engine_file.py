@@ -60,7 +60,7 @@ class EngineRecord:
     def file_name(self) -> str:
         """`<model>.<graph>.<precision>.<targets>.engine`."""
         source = self.source
-        return f"{source.model}.{source.graph}.{source.precision}.{'-'.join(self.targets)}.engine"
+        return f"{source.model}.{source.graph}.{source.precision_label}.{'-'.join(self.targets)}.engine"
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object that `from_json` reads back."""

@@ -10,14 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 from samdec_export import interrupts
 from samdec_export.artifact import Artifact, tool_versions
-from samdec_export.convert import convert
 from samdec_export.engine_file import EngineFile, EngineRecord, publish_engine
 from samdec_export.engine_options import DEFAULT_TARGETS, RTX_TARGETS, BuildOptions, EngineName, Profile
+from samdec_export.engine_source import check_turing, typed_for
 from samdec_export.errors import DependencyError, EngineError, NoRecordError, UsageError
 from samdec_export.files import staging
 from samdec_export.gate import open_artifact
 from samdec_export.log import log, step
-from samdec_export.options import Conversion
 from samdec_export.precision import LowPrecision, Precision
 from samdec_export.signature import Signature
 
@@ -87,16 +86,17 @@ def build(
     machine = look()
     engine = choose_engine(wanted.engine, machine)
     source = open_artifact(path or select_onnx(folder))
+    wanted = replace(wanted, targets=_targets(wanted, engine, machine))
     check_options(engine, wanted, precision or source.record.precision, machine)
     check_profiles(source.record.signature, wanted.profiles)
     lint_for_engine(source.path, source.record.signature)
     target = out or source.path.parent
     with staging(target):
         pass  # a folder that cannot be written to is known before the work, not after
-    typed = _typed(source, precision, checkpoint)
+    typed = typed_for(source, precision, wanted.targets, checkpoint)
     signature = typed.record.signature
     lint_for_engine(typed.path, signature)
-    _check_turing(typed, wanted)
+    check_turing(typed, wanted.targets)
     settled = settle(wanted, engine, machine, signature)
     built = build_engine(typed.path, engine, signature, settled)
     check_precision(built, typed)
@@ -202,41 +202,6 @@ def _objections(
         )
 
 
-def _typed(source: Artifact, precision: LowPrecision | None, checkpoint: Path | None) -> Artifact:
-    """The file in the wanted precision: itself, an earlier conversion of it, or one made now."""
-    record = source.record
-    if precision in (None, record.precision):
-        return source
-    assert precision is not None
-    if record.precision != "fp32":
-        raise UsageError(
-            f"{source.path} is {record.precision} already.", f"Leave out --{precision}, or name the fp32 file."
-        )
-    path = source.path.with_name(replace(record, precision=precision).file_name)
-    if path.exists() and (earlier := open_artifact(path)).record.parent == source.sha256:
-        log.info("Using %s, converted earlier.", path)
-        return earlier
-    done = convert(
-        source.path, Conversion(precision=precision), checkpoint, sweep="quick" if checkpoint is not None else None
-    )
-    if done.validated:
-        done.validated.require()
-    else:
-        log.info("Converted to %s without validation; --ckpt validates it.", done.artifact.path)
-    return done.artifact
-
-
-def _check_turing(typed: Artifact, wanted: BuildOptions) -> None:
-    from samdec_export.passes.engine_lint import fp32_products
-
-    if "sm75" in wanted.targets and (kept := fp32_products(typed.path)):
-        reasons = "; ".join(f"{node} ({typed.record.kept.get(node, 'not converted')})" for node in kept)
-        raise EngineError(
-            f"{typed.path} multiplies matrices in fp32, which TensorRT-RTX does not do on sm75: {reasons}.",
-            "Leave sm75 out of --targets; docs/tensorrt.md says how a decoder graph builds for it.",
-        )
-
-
 def settle(wanted: BuildOptions, engine: EngineName, machine: Machine, signature: Signature) -> BuildOptions:
     """Engine, targets and profiles in full: what was left out has its usual value."""
     ranges = {dim.name: dim for dim in signature.dims}
@@ -248,13 +213,18 @@ def settle(wanted: BuildOptions, engine: EngineName, machine: Machine, signature
         )
         for profile in wanted.profiles or ((),)
     )
-    targets = wanted.targets
-    if engine == "rtx" and not targets:
-        gpu = machine.gpu
-        targets = (gpu.target,) if gpu and gpu.target in RTX_TARGETS else DEFAULT_TARGETS
-        reason = f"the {gpu.name} here" if gpu and gpu.target in targets else "without a GPU of theirs here"
-        log.info("Targets: %s (%s).", ", ".join(targets), reason)
-    return replace(wanted, engine=engine, targets=targets, profiles=profiles)
+    return replace(wanted, engine=engine, targets=_targets(wanted, engine, machine), profiles=profiles)
+
+
+def _targets(wanted: BuildOptions, engine: EngineName, machine: Machine) -> tuple[str, ...]:
+    """What was asked for, or the generation of the GPU here, or the usual ones; none for TensorRT."""
+    if engine != "rtx" or wanted.targets:
+        return wanted.targets
+    gpu = machine.gpu
+    targets = (gpu.target,) if gpu and gpu.target in RTX_TARGETS else DEFAULT_TARGETS
+    reason = f"the {gpu.name} here" if gpu and gpu.target in targets else "without a GPU of theirs here"
+    log.info("Targets: %s (%s).", ", ".join(targets), reason)
+    return targets
 
 
 def check_precision(built: BuiltEngine, source: Artifact) -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal, TypeAlias, get_args
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, TypeAlias, get_args
 
 from samdec_export.errors import UsageError
 from samdec_export.precision import LowPrecision, Precision
@@ -115,6 +115,8 @@ class Conversion:
         max_flips: The share of mask pixels that may flip; more fp32 nodes are searched for until it is met.
         margin: How many times below the largest number a measured tensor must stay.
         protect: Keep in fp32 what the rules and the measured ranges call for. Without it only `keep` is kept.
+        all_products: No matrix product stays in fp32, not even those of the head that predicts IoUs; where one has
+            to, the conversion fails. TensorRT-RTX multiplies no fp32 matrices on Turing (sm75).
 
     Raises:
         UsageError: They contradict each other.
@@ -126,6 +128,7 @@ class Conversion:
     max_flips: float | None = None
     margin: float = 4.0
     protect: bool = True
+    all_products: bool = False
 
     def __post_init__(self) -> None:
         if self.io not in ("fp32", self.precision) or self.io == "bf16":
@@ -137,3 +140,11 @@ class Conversion:
             raise UsageError(f"--max-flips {self.max_flips:g} is not a share.", "Write such as 0.001.")
         if not self.margin >= 1:
             raise UsageError(f"--margin {self.margin:g} is below 1.", "1 uses the whole range; 4 is the default.")
+        if self.all_products and self.max_flips is not None:
+            raise UsageError(
+                "--max-flips finds products to keep in fp32, and --all-products keeps none.", "Leave one of them out."
+            )
+
+    def to_json(self) -> dict[str, Any]:
+        """What was asked for, as a record holds it."""
+        return {**asdict(self), "keep": [*self.keep]}

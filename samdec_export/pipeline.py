@@ -162,6 +162,7 @@ def _record(loaded: LoadedModel, options: GraphOptions, opset: int, graph: Expor
         precision="fp32",
         io="fp32",
         parent="",
+        conversion={},
         kept={},
         model=loaded.spec.name,
         grid=loaded.grid,

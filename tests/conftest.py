@@ -3,7 +3,6 @@ from __future__ import annotations
 import functools
 import platform
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -17,9 +16,6 @@ from samdec_export.artifact import tool_versions
 from samdec_export.convert import convert
 from samdec_export.models.checkpoint import LoadedModel, load_model
 from samdec_export.options import Conversion, GraphOptions
-from samdec_export.passes.autocast import autocast
-from samdec_export.passes.describe import stamp
-from samdec_export.passes.keep import asked_for, keep_by_rule
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -40,6 +36,16 @@ def pytest_report_header() -> str:
     packages = ("torch", "onnx", "onnxscript", "onnxslim", "onnxruntime", "tensorrt", "tensorrt-rtx-cu13")
     versions = tool_versions(*packages)
     return f"Python {platform.python_version()}, " + ", ".join(f"{p} {versions.get(p, '-')}" for p in packages)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """What tests measured and recorded as `measured`, a line each."""
+    reports = terminalreporter.stats.get("passed", [])
+    lines = [value for report in reports for name, value in report.user_properties if name == "measured"]
+    if lines:
+        terminalreporter.section("measured")
+        for line in lines:
+            terminalreporter.write_line(str(line))
 
 
 @pytest.fixture(scope="session")
@@ -71,26 +77,15 @@ def export(tmp_path_factory: pytest.TempPathFactory) -> Export:
 
 @pytest.fixture(scope="session")
 def typed(export: Export, tmp_path_factory: pytest.TempPathFactory) -> Typed:
-    """The file of a tiny export in a precision, each made once.
-
-    bf16 is made without `convert`: ONNX has no bf16 convolution before opset 22, which its checker minds and
-    TensorRT does not.
-    """
+    """The file of a tiny export in a precision, each made once."""
 
     @functools.cache
     def cached(precision: Any, **options: Any) -> Path:
-        source = export(**options).artifact
+        source = export(**options).artifact.path
         if precision == "fp32":
-            return source.path
+            return source
         out = tmp_path_factory.mktemp("typed")
-        if precision == "fp16":
-            return convert(source.path, Conversion(precision=precision), out=out, sweep=None).artifact.path
-        operators = ("ConvTranspose",) if source.record.arrangement == "reference" else ()
-        kept = keep_by_rule(source.path) | asked_for(source.path, operators)
-        record = replace(source.record, precision=precision, parent=source.sha256, kept=kept)
-        autocast(source.path, out / record.file_name, precision, keep=kept)
-        stamp(out / record.file_name, record.to_metadata())
-        return out / record.file_name
+        return convert(source, Conversion(precision=precision), out=out, sweep=None).artifact.path
 
     def asked(precision: str = "fp32", **options: Any) -> Path:
         return cached(precision, **options)

@@ -20,7 +20,8 @@ ABOVE = {
     **dict.fromkeys(("gate", "pipeline"), STAGES | {"gate"}),
     **dict.fromkeys(("bench", "bench_plot", "bench_worker"), STAGES | {"gate", "bench", "bench_plot"}),
     **dict.fromkeys(("audit", "ranges_plot", "convert"), STAGES | {"gate", "audit", "ranges_plot"}),
-    **dict.fromkeys(("engines", "engine_index"), STAGES | {"gate", "convert"}),
+    **dict.fromkeys(("engine_source", "engine_index"), STAGES | {"gate", "convert"}),
+    "engines": STAGES | {"gate", "engine_source"},
     "display": {"validation"},
     "cli_shared": set[str](),
     "cli_engines": {"cli_shared", "engines", "engine_index", "display"},
@@ -42,7 +43,10 @@ ALLOWED = {
     "tensorrt_rtx": ("backends/trt_api.py",),
     "typer": ("cli.py", "cli_engines.py", "cli_shared.py"),
     "rich": ("cli.py", "display.py", "log.py", "validation/report.py"),
-    "numpy": ("feeds.py", "backends/", "validation/", "models/sam.py", "passes/cost.py", "passes/ranges.py", "bench"),
+    "numpy": (
+        *("feeds.py", "backends/", "validation/", "models/sam.py", "bench"),
+        *("passes/cost.py", "passes/ranges.py", "passes/convolution_products.py"),
+    ),
     "matplotlib": ("bench_plot.py", "ranges_plot.py"),
 }
 """Each third-party package and where it may be imported; typing of arrays through numpy.typing is free."""

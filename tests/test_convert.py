@@ -6,6 +6,7 @@ import json
 import math
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from samdec_export.passes.keep import keep_by_range, keep_by_rule
 from samdec_export.precision import Precision
 
 FP16 = Conversion(precision="fp16")
+BF16 = Conversion(precision="bf16")
 
 CONTRACTS: dict[str, dict[str, Any]] = {
     "decoder": {},
@@ -108,9 +110,9 @@ def test_what_stays_in_fp32(export: Export) -> None:
     operators = {node.name: node.op_type for node in onnx.load(source).graph.node}
     for kind in ("LayerNormalization", "Sin", "Cos", "Sqrt", "Pow", "ReduceMean", "Resize", "Floor", "Equal"):
         assert all(name in kept for name, op in operators.items() if op == kind), kind
-    assert any(operators[name] == "MatMul" and "positional" in reason for name, reason in kept.items())
+    assert any(operators[name] == "Mul" and "positional" in reason for name, reason in kept.items())
     products = Counter(reason.split(":")[0] for name, reason in kept.items() if operators[name] in ("MatMul", "Conv"))
-    assert products == {"positional encoding": 1, "scores": 3}
+    assert products == {"scores": 3}
 
 
 def test_inputs_and_outputs_may_be_fp16(export: Export, tmp_path: Path) -> None:
@@ -137,13 +139,58 @@ def test_bf16_is_judged_by_the_oracle_alone(export: Export, tmp_path: Path) -> N
     assert done.shares["bfloat16"] > 0.98
 
 
-def test_convolutions_stay_out_of_bf16(export: Export, tmp_path: Path) -> None:
+@pytest.mark.parametrize("contract", ["masks, dynamic grid", "reference"])
+def test_convolutions_are_products_in_bf16(export: Export, tmp_path: Path, contract: str) -> None:
     options = {"opset": 20, "graph": "prompts", "mask_input": True, "dynamic_grid": True}
-    done = convert(export(**options).artifact.path, Conversion(precision="bf16"), out=tmp_path, sweep=None)
-    kept = [reason for reason in done.artifact.record.kept.values() if "no bf16 convolution" in reason]
-    assert len(kept) == 3
-    with pytest.raises(GraphError, match="no bf16 convolution"):
-        convert(export(arrangement="reference").artifact.path, Conversion(precision="bf16"), out=tmp_path, sweep=None)
+    done = converted(export, tmp_path, BF16, **CONTRACTS.get(contract, options))
+    assert done.validated is not None
+    done.validated.require()
+    assert done.shares["bfloat16"] > 0.98
+    before, after = (
+        {node.name: node.op_type for node in onnx.load(path).graph.node} for path in (done.parent, done.artifact.path)
+    )
+    convolutions = {name for name, op in before.items() if op in ("Conv", "ConvTranspose")}
+    assert len(convolutions) == (5 if contract == "reference" else 3)
+    assert {after[name] for name in convolutions} == {"MatMul"}, "what names the one finds the other"
+    assert not {"Conv", "ConvTranspose"} & {*after.values()}
+
+
+def test_a_convolution_is_kept_by_name_in_bf16(export: Export, tmp_path: Path) -> None:
+    source = export(**CONTRACTS["reference"]).artifact.path
+    name = next(node.name for node in onnx.load(source).graph.node if node.op_type == "Conv")
+    done = convert(source, Conversion(precision="bf16", keep=(name,)), out=tmp_path, sweep=None)
+    types = {value.name: value.type.tensor_type.elem_type for value in inferred(done.artifact.path)}
+    (product,) = (node for node in onnx.load(done.artifact.path).graph.node if node.name == name)
+    assert types[product.output[0]] == TensorProto.FLOAT
+
+
+def inferred(path: Path) -> Iterator[onnx.ValueInfoProto]:
+    yield from onnx.shape_inference.infer_shapes(onnx.load(path)).graph.value_info
+
+
+@pytest.mark.parametrize("contract", ["decoder", "prompts", "reference"])
+def test_no_product_in_fp32_if_so_asked(export: Export, tmp_path: Path, contract: str) -> None:
+    usual = converted(export, tmp_path, FP16, **CONTRACTS[contract])
+    done = converted(export, tmp_path, replace(FP16, all_products=True), **CONTRACTS[contract])
+    assert usual.shares.keys() == {"float16", "float32"}
+    assert done.shares == pytest.approx({"float16": 1.0})
+    assert done.validated is not None
+    done.validated.require()
+    assert usual.artifact.path != done.artifact.path, "one does not overwrite the other"
+    assert done.artifact.path.name.endswith(".fp16.all-products.onnx")
+    record = pipeline.open_artifact(done.artifact.path).record
+    assert record.conversion == replace(FP16, all_products=True).to_json()
+    assert any("normalisation" in reason for reason in record.kept.values()), "what is no product stays protected"
+
+
+def test_a_product_that_cannot_be_fp16_is_said(export: Export, planted: tuple[Path, Path], tmp_path: Path) -> None:
+    wanted = replace(FP16, all_products=True)
+    first = next(node.name for node in onnx.load(export().artifact.path).graph.node if node.op_type == "MatMul")
+    with pytest.raises(GraphError, match=f"1 of the matrix products .*: {first} \\(asked for: {first}\\)"):
+        convert(export().artifact.path, replace(wanted, keep=(first,)), out=tmp_path, sweep=None)
+    with pytest.raises(GraphError, match=r"--all-products: .*range: "):
+        convert(planted[1], replace(wanted, margin=60.0), out=tmp_path, sweep=None)
+    assert not list(tmp_path.iterdir())
 
 
 def test_two_conversions_are_byte_identical(export: Export, tmp_path: Path) -> None:
@@ -251,6 +298,7 @@ def test_bad_input_ends_in_one_line(export: Export, tmp_path: Path, capsys: pyte
         (2, "--io fp16 does not go with", (source, "--bf16", "--io", "fp16")),
         (2, "is not a share", (source, "--fp16", "--max-flips", "3")),
         (2, "is below 1", (source, "--fp16", "--margin", "0")),
+        (2, "Leave one of them out", (source, "--fp16", "--all-products", "--max-flips", "0.1")),
     ]
     for code, message, words in cases:
         found, _, err = call(capsys, "convert", *words, "--out", tmp_path / "out")

@@ -23,7 +23,7 @@ from samdec_export import engines
 from samdec_export.backends.machine import Gpu, Machine
 from samdec_export.backends.trt import build_engine
 from samdec_export.convert import convert
-from samdec_export.engine_file import open_engine
+from samdec_export.engine_file import EngineRecord, open_engine
 from samdec_export.engine_options import DEFAULT_TARGETS, BuildOptions, parse_profile, parse_targets
 from samdec_export.errors import EngineError, UsageError
 from samdec_export.gate import open_artifact
@@ -65,16 +65,55 @@ def test_every_contract_builds_for_every_gpu(typed: Typed, tmp_path: Path, graph
     assert "FLOAT" in record.histogram["NORMALIZATION"]
 
 
-def test_turing_takes_what_has_no_product_in_fp32(typed: Typed, tmp_path: Path) -> None:
-    with pytest.raises(EngineError, match=r"fp32.*sm75: .*scores"):
-        engines.build(typed("fp16"), replace(RTX, targets=("sm75",)), out=tmp_path)
-    wanted = replace(FP16, protect=False, keep=("LayerNormalization",))
-    path = convert(typed("fp32"), wanted, out=tmp_path, sweep=None).artifact.path
-    targets = ("sm75", *DEFAULT_TARGETS)
-    record = engines.build(path, replace(RTX, targets=targets), out=tmp_path).engine.record
-    assert record.targets == targets
-    assert set(record.histogram["MATRIX_MULTIPLY"]) == {"HALF"}
-    assert set(record.histogram["NORMALIZATION"]) == {"FLOAT"}
+TURING = replace(RTX, targets=("sm75", "sm89"))
+
+
+@pytest.mark.parametrize("graph", GRAPHS)
+def test_every_contract_builds_for_turing(typed: Typed, tmp_path: Path, graph: str) -> None:
+    source = Path(shutil.copy(typed(**GRAPHS[graph]), tmp_path))
+    for _ in range(2):  # the second time the conversion is there
+        done = engines.build(source, TURING, "fp16")
+        assert done.engine.record.targets == ("sm75", "sm89")
+        assert products_of(done.engine.record) == {"HALF"}
+        assert "FLOAT" in done.engine.record.histogram["NORMALIZATION"]
+    assert done.engine.path.name.endswith(".fp16.all-products.sm75-sm89.engine")
+
+
+def products_of(record: EngineRecord) -> set[str]:
+    """The types that matrices are multiplied in."""
+    return {dtype for kind in engines.PRODUCTS for dtype in record.histogram.get(kind, {})}
+
+
+def test_a_conversion_for_turing_is_not_taken_for_another(typed: Typed, tmp_path: Path) -> None:
+    source = Path(shutil.copy(typed(), tmp_path))
+    turing, other, again = (engines.build(source, wanted, "fp16") for wanted in (TURING, RTX, TURING))
+    assert turing.onnx == again.onnx != other.onnx
+    assert products_of(other.engine.record) == {"HALF", "FLOAT"}, "the head that predicts IoUs stays in fp32"
+    assert turing.engine.record.onnx_sha256 == again.engine.record.onnx_sha256
+    broken = Path(shutil.copy(other.onnx, turing.onnx))  # of this source, fp16, and not what was asked for
+    turing.onnx.with_name(turing.onnx.name + ".json").unlink()
+    with pytest.raises(UsageError, match="other choices: all_products False, not True"):
+        engines.build(source, TURING, "fp16")
+    with pytest.raises(EngineError, match=r"in fp32.*sm75: .*scores"):
+        engines.build(broken, TURING)
+
+
+def test_a_turing_gpu_here_is_a_target(typed: Typed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    turing = replace(NO_GPU, gpu=Gpu(name="a Turing card", target="sm75"))
+    monkeypatch.setattr("samdec_export.backends.machine.look", lambda: turing)
+    source = Path(shutil.copy(typed(), tmp_path))
+    with pytest.raises(UsageError, match="sm75 in fp16 only"):
+        engines.build(source, BuildOptions())
+    assert products_of(engines.build(source, BuildOptions(), "fp16").engine.record) == {"HALF"}
+
+
+def test_choices_of_an_earlier_conversion_are_not_lost(typed: Typed, tmp_path: Path) -> None:
+    source = Path(shutil.copy(typed(), tmp_path))
+    own = convert(source, replace(FP16, keep=("Softmax",), margin=8.0), sweep=None).artifact
+    with pytest.raises(UsageError, match=r"keep \['Softmax'\], not \[\]; margin 8.0, not 4.0"):
+        engines.build(source, RTX, "fp16")
+    assert open_artifact(own.path).sha256 == own.sha256
+    assert engines.build(own.path, RTX, "fp16").engine.record.onnx_sha256 == own.sha256
 
 
 def test_the_sidecar_says_everything(typed: Typed, tmp_path: Path) -> None:
@@ -128,18 +167,12 @@ def test_normalisation_in_fp16_fails(typed: Typed, tmp_path: Path) -> None:
     assert not list(tmp_path.glob("*.engine"))
 
 
-def test_turing_multiplies_no_fp32_matrices(typed: Typed, tmp_path: Path) -> None:
-    """The positional encoding of `prompts` is a product that stays in fp32."""
-    with pytest.raises(EngineError, match=r"fp32.*sm75: node_matmul.*positional encoding"):
-        engines.build(typed("fp16", graph="prompts"), replace(RTX, targets=("sm75", "sm89")), out=tmp_path)
-
-
 def test_no_transposed_convolution_in_bf16(typed: Typed, tmp_path: Path) -> None:
     source = open_artifact(typed(**REFERENCE))
     record = replace(source.record, precision="bf16", kept=keep_by_rule(source.path))
     autocast(source.path, tmp_path / record.file_name, "bf16", keep=record.kept)
     stamp(tmp_path / record.file_name, record.to_metadata())
-    with pytest.raises(EngineError, match=r"ConvTranspose .* in bf16.*fused"):
+    with pytest.raises(EngineError, match=r"ConvTranspose .* in bf16.*convert --bf16"):
         engines.build(tmp_path / record.file_name, RTX)
     with pytest.raises(EngineError, match="cannot build"):  # the day this builds, the rule can go
         build_engine(tmp_path / record.file_name, "rtx", record.signature, RTX)

@@ -57,6 +57,24 @@ def _reshape(node: Node, inputs: Inputs) -> Array:
     return data.reshape(shape)
 
 
+def _space_to_depth(node: Node, inputs: Inputs) -> Array:
+    """(B, C, h*k, w*k) -> (B, k*k*C, h, w)."""
+    side, (images, channels, height, width) = node.attributes["blocksize"], inputs[0].shape
+    blocks = inputs[0].reshape(images, channels, height // side, side, width // side, side)
+    return blocks.transpose(0, 3, 5, 1, 2, 4).reshape(images, -1, height // side, width // side)
+
+
+def _depth_to_space(node: Node, inputs: Inputs) -> Array:
+    """(B, C*k*k or k*k*C by mode, h, w) -> (B, C, h*k, w*k)."""
+    side, (images, depth, height, width) = node.attributes["blocksize"], inputs[0].shape
+    channels = depth // side**2
+    if node.attributes.get("mode", "DCR") == "CRD":
+        blocks = inputs[0].reshape(images, channels, side, side, height, width).transpose(0, 1, 4, 2, 5, 3)
+    else:
+        blocks = inputs[0].reshape(images, side, side, channels, height, width).transpose(0, 3, 4, 1, 5, 2)
+    return blocks.reshape(images, channels, height * side, width * side)
+
+
 def _expand(node: Node, inputs: Inputs) -> Array:
     return np.broadcast_to(inputs[0], np.broadcast_shapes(inputs[0].shape, tuple(_ints(inputs[1]))))
 
@@ -94,6 +112,7 @@ MOVES: Final[dict[str, Move]] = {
     "Concat": lambda node, x: np.concatenate(x, axis=node.attributes["axis"]),
     "Constant": _constant,
     "ConstantOfShape": _constant_of_shape,
+    "DepthToSpace": _depth_to_space,
     "Equal": lambda node, x: x[0] == x[1],
     "Expand": _expand,
     "Gather": _gather,
@@ -108,6 +127,7 @@ MOVES: Final[dict[str, Move]] = {
     "Reshape": _reshape,
     "Shape": _shape,
     "Slice": _slice,
+    "SpaceToDepth": _space_to_depth,
     "Squeeze": _squeeze,
     "Transpose": lambda node, x: np.transpose(x[0], node.attributes.get("perm")),
     "Unsqueeze": lambda node, x: np.expand_dims(x[0], tuple(_ints(x[1]))),

@@ -32,7 +32,11 @@ class PositionEmbeddingRandom(nn.Module):
 
     def forward(self, coords: Tensor) -> Tensor:
         """Encode positions (..., 2), x and y in [0, 1], as (..., 2*num_pos_feats)."""
-        phases = 2 * math.pi * ((2 * coords - 1) @ self.positional_encoding_gaussian_matrix)
+        signed = 2 * coords - 1  # (..., 2)
+        frequencies = self.positional_encoding_gaussian_matrix  # (2, F)
+        # Their product, written out: it stays in fp32, and TensorRT-RTX multiplies no fp32 matrices on Turing.
+        turns = signed[..., :1] * frequencies[0] + signed[..., 1:] * frequencies[1]  # (..., F)
+        phases = 2 * math.pi * turns
         return torch.cat([phases.sin(), phases.cos()], dim=-1)
 
 

@@ -17,7 +17,7 @@ __all__ = ["autocast"]
 MOVES = frozenset(
     {
         *("Reshape", "Transpose", "Concat", "Slice", "Gather", "Unsqueeze", "Squeeze", "Expand", "Split", "Identity"),
-        *("Where", "Flatten", "Pad", "Tile", "Cast", "Constant", "ConstantOfShape"),
+        *("Where", "Flatten", "Pad", "Tile", "Cast", "Constant", "ConstantOfShape", "DepthToSpace", "SpaceToDepth"),
     }
 )
 """Operators that copy numbers and compute none: they take whatever type saves a cast."""

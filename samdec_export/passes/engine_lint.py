@@ -153,7 +153,7 @@ def _has_no_bf16_deconvolution(model: onnx.ModelProto, signature: Signature) -> 
         if node.op_type == "ConvTranspose" and flow.types.get(node.output[0]) == TensorProto.BFLOAT16:
             yield (
                 f"ConvTranspose {node.name} in bf16",
-                "Export the fused arrangement, which has none, or convert with --keep-fp32 ConvTranspose.",
+                "Make it with samdec-export convert --bf16, which writes convolutions as products.",
             )
 
 

@@ -15,7 +15,7 @@ from samdec_export.passes.dataflow import MATRIX_PRODUCTS, Dataflow
 from samdec_export.passes.describe import load
 from samdec_export.precision import FORMATS, Precision
 
-__all__ = ["MARGIN", "asked_for", "keep_by_range", "keep_by_rule", "keep_by_type"]
+__all__ = ["MARGIN", "asked_for", "keep_by_range", "keep_by_rule"]
 
 MARGIN: Final = 4.0
 """How far below the largest number a tensor must stay: an audit sees some inputs, not all."""
@@ -53,19 +53,6 @@ def keep_by_rule(path: Path, scores: Sequence[str] = ()) -> dict[str, str]:
         if node.op_type == "Resize":
             kept.setdefault(node.name, "resizing: weights follow from coordinates")
     return kept
-
-
-def keep_by_type(path: Path, precision: Precision) -> dict[str, str]:
-    """Nodes whose operator does not take the type in the opsets that are exported: name and reason.
-
-    Raises:
-        GraphError: The file cannot be read.
-    """
-    if precision != "bf16":
-        return {}
-    nodes = Dataflow(load(path)).nodes.values()
-    convolutions = (node.name for node in nodes if node.op_type in ("Conv", "ConvTranspose"))
-    return dict.fromkeys(convolutions, "type: ONNX has no bf16 convolution before opset 22")
 
 
 def keep_by_range(

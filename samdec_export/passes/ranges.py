@@ -21,8 +21,8 @@ __all__ = ["Kind", "TensorRange", "audit_ranges"]
 Kind: TypeAlias = Literal["input", "weight", "node"]
 
 MOVING = (
-    *("Concat", "Expand", "Flatten", "Gather", "Identity", "Reshape"),
-    *("Slice", "Split", "Squeeze", "Tile", "Transpose", "Unsqueeze"),
+    *("Concat", "DepthToSpace", "Expand", "Flatten", "Gather", "Identity", "Reshape"),
+    *("Slice", "SpaceToDepth", "Split", "Squeeze", "Tile", "Transpose", "Unsqueeze"),
 )
 """Operators that hand on values that they were given."""
 

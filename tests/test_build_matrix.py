@@ -1,0 +1,141 @@
+"""Every graph that TensorRT can take, in full size, every arrangement and precision, through the commands.
+
+The builds are real and need no GPU. The run's summary has a table of what they took.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import pytest
+import torch
+from test_cli import call
+
+from samdec_export.engine_options import DEFAULT_TARGETS
+from samdec_export.engines import DTYPES, PRODUCTS
+from samdec_export.feeds import Case, make_feeds
+from samdec_export.files import sha256
+from samdec_export.gate import open_artifact
+from samdec_export.models.registry import MODELS
+from samdec_export.models.sam import SamDecoder, seed_weights
+from samdec_export.precision import Precision
+from samdec_export.signature import Dim
+
+Words: TypeAlias = tuple[str, ...]
+
+CONTRACTS: dict[str, Words] = {
+    "decoder": ("--graph", "decoder"),
+    "prompts": ("--graph", "prompts"),
+    "prompts --mask-input": ("--graph", "prompts", "--mask-input"),
+}
+HEAD_PRODUCTS = 3
+"""Of the head that predicts IoUs, which stays in fp32 unless sm75 is a target."""
+
+TURING = ("sm75", *DEFAULT_TARGETS)
+BUILDS: dict[str, tuple[Precision, Words, tuple[str, ...]]] = {
+    "fp32": ("fp32", (), DEFAULT_TARGETS),
+    "fp16": ("fp16", ("--fp16",), DEFAULT_TARGETS),
+    "fp16 with sm75": ("fp16", ("--fp16",), TURING),
+    "bf16": ("bf16", ("--bf16",), DEFAULT_TARGETS),
+}
+"""Precision, what the commands take for it, and GPU generations: all of them in one file."""
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A ViT-B's whole decoder, seeded, and of its image encoder what tells it."""
+    spec = MODELS["sam_b"]
+    model = SamDecoder(spec.architecture)
+    with torch.no_grad():
+        seed_weights(model, 1)
+    assert spec.encoder is not None
+    path = tmp_path_factory.mktemp("checkpoint") / "sam_b.pt"
+    torch.save({**model.state_dict(), spec.encoder.key: torch.zeros(spec.encoder.shape)}, path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("builds")
+
+
+def exported(capsys: pytest.CaptureFixture[str], checkpoint: Path, contract: str, arrangement: str, out: Path) -> Path:
+    """The fp32 file in `out`, exported where it is not there yet, and beside it a small case to measure ranges on."""
+    if not out.exists():
+        words = ("--ckpt", checkpoint, *CONTRACTS[contract], "--arrangement", arrangement, "--out", out)
+        code, _, err = call(capsys, "onnx", *words, "--no-validate")
+        assert code == 0, err
+    (path,) = (path for path in out.glob("*.onnx") if path.name.count(".") == 2)
+    signature = open_artifact(path).record.signature
+    sizes = {dim.name: 1 if dim.name == "images" else 2 for dim in signature.dims}
+    np.savez(out / "feeds.npz", **make_feeds(signature, Case(sizes=sizes)))
+    return path
+
+
+@pytest.mark.parametrize("build", BUILDS)
+@pytest.mark.parametrize("arrangement", ["fused", "reference"])
+@pytest.mark.parametrize("contract", CONTRACTS)
+def test_it_builds(
+    checkpoint: Path,
+    folder: Path,
+    contract: str,
+    arrangement: str,
+    build: str,
+    capsys: pytest.CaptureFixture[str],
+    record_property: Callable[[str, object], None],
+) -> None:
+    precision, flags, targets = BUILDS[build]
+    source = exported(capsys, checkpoint, contract, arrangement, folder / f"{contract}, {arrangement}")
+    if flags:
+        words = (*flags, *(("--all-products",) if "sm75" in targets else ()), "--no-validate")
+        code, _, err = call(capsys, "convert", source, *words, "--feeds", source.with_name("feeds.npz"))
+        assert code == 0, err
+    code, out, err = call(capsys, "trt", source, *flags, "--engine", "rtx", "--targets", ",".join(targets), "--json")
+    assert code == 0, err
+    built = json.loads(out)
+    check_sidecar(built, targets)
+    check_products(built["artifact"], precision, turing="sm75" in targets)
+    size = Path(built["path"]).stat().st_size
+    seconds = built["artifact"]["seconds"]
+    record_property("measured", f"{contract:21} {arrangement:10} {build:15} {seconds:5.1f} s {size / 1e6:6.1f} MB")
+    Path(built["path"]).unlink()  # 30 MB each
+
+
+def check_sidecar(built: dict[str, Any], targets: tuple[str, ...]) -> None:
+    """What the sidecar says is all there, and of these files."""
+    said = built["artifact"]
+    assert said == json.loads(Path(built["path"] + ".json").read_text())
+    assert said["sha256"] == sha256(Path(built["path"]))
+    source = open_artifact(Path(built["onnx"]))
+    assert (said["onnx"], said["onnx_sha256"]) == (source.path.name, source.sha256)
+    assert said["source"] == source.record.to_json()
+    assert (said["engine"], tuple(said["targets"])) == ("rtx", targets)
+    assert said["version"].count(".") >= 2
+    assert (said["settings"]["strongly_typed"], said["settings"]["tf32"]) == (True, False)
+    (profile,) = said["profiles"]
+    assert [Dim(**dim) for dim in profile] == [*source.record.signature.dims]
+    specs = (*source.record.signature.inputs, *source.record.signature.outputs)
+    assert {tensor["name"]: tensor["shape"] for tensor in said["tensors"]} == {
+        spec.name: [*spec.labels] for spec in specs
+    }
+    assert said["histogram"]
+    assert said["seconds"] > 0
+    assert "tensorrt-rtx-cu13" in said["tools"]
+
+
+def check_products(said: dict[str, Any], precision: Precision, *, turing: bool) -> None:
+    """Matrices are multiplied in the precision, but for the few that were kept; normalisations are in fp32."""
+    histogram = said["histogram"]
+    products = Counter[str]()
+    for kind in PRODUCTS:
+        products.update(histogram.get(kind, {}))
+    kept = 0 if precision == "fp32" or turing else HEAD_PRODUCTS
+    assert products.pop(DTYPES[precision]) > 40
+    assert products == ({"FLOAT": kept} if kept else {})
+    assert {*histogram["NORMALIZATION"]} == {"FLOAT"}
+    assert not [text for text in said["warnings"] if "layernorm" in text.lower()]
