@@ -160,15 +160,20 @@ def _without_convolutions(source: Artifact, scratch: Path) -> Artifact:
 
 def _protected(source: Artifact, wanted: Conversion, cases: Sequence[NamedFeeds]) -> dict[str, str]:
     """What the rules and the measured ranges keep."""
-    from samdec_export.passes.keep import keep_by_range, keep_by_rule
+    from samdec_export.passes.cost import usual_products
+    from samdec_export.passes.keep import keep_by_range, keep_by_rule, keep_cheap
     from samdec_export.passes.ranges import audit_ranges
 
     with step("Measuring ranges"):
         ranges = audit_ranges(source.path, (case.make() for case in cases))
     absmax = {found.tensor: math.inf if found.nonfinite else found.absmax for found in ranges}
-    scores = [spec.name for spec in source.record.signature.outputs if spec.content == "scores"]
     by_range = keep_by_range(source.path, wanted.precision, absmax, wanted.margin)
-    return by_range | keep_by_rule(source.path, () if wanted.all_products else scores)
+    if wanted.all_products:
+        return by_range | keep_by_rule(source.path)
+    signature = source.record.signature
+    scores = [spec.name for spec in signature.outputs if spec.content == "scores"]
+    flops = {product.node: product.flops for product in usual_products(source.path, signature)}
+    return keep_cheap(source.path, flops) | by_range | keep_by_rule(source.path, scores)
 
 
 def _asked_for(source: Artifact, wanted: Conversion) -> dict[str, str]:
@@ -180,12 +185,21 @@ def _asked_for(source: Artifact, wanted: Conversion) -> dict[str, str]:
 def _write(source: Artifact, wanted: Conversion, kept: Mapping[str, str], draft: Path) -> Signature:
     """The typed graph into `draft`; returns its signature."""
     from samdec_export.passes.autocast import autocast
+    from samdec_export.passes.keep import stored_low
 
     signature = source.record.signature if wanted.io == "fp32" else source.record.signature.in_fp16()
     low_inputs, low_outputs = (
         [spec.name for spec in specs if spec.dtype == "float16"] for specs in (signature.inputs, signature.outputs)
     )
-    autocast(source.path, draft, wanted.precision, keep=kept, low_inputs=low_inputs, low_outputs=low_outputs)
+    autocast(
+        source.path,
+        draft,
+        wanted.precision,
+        keep=kept,
+        stored_low=stored_low(kept),
+        low_inputs=low_inputs,
+        low_outputs=low_outputs,
+    )
     return signature
 
 

@@ -24,7 +24,8 @@ from samdec_export.errors import GraphError, UsageError
 from samdec_export.models.checkpoint import load_model
 from samdec_export.options import Conversion, GraphOptions
 from samdec_export.passes.autocast import autocast
-from samdec_export.passes.keep import keep_by_range, keep_by_rule
+from samdec_export.passes.cost import usual_products
+from samdec_export.passes.keep import CHEAP_SHARE, keep_by_range, keep_by_rule, keep_cheap
 from samdec_export.precision import Precision
 
 FP16 = Conversion(precision="fp16")
@@ -71,7 +72,7 @@ def test_every_contract_converts_and_passes_its_gate(export: Export, tmp_path: P
     done.validated.require()
     compared = [(result.candidate.split()[0], result.reference.split()[0]) for result in done.validated.results]
     assert compared == [("onnxruntime", "torch"), ("oracle", "torch"), ("onnxruntime", "oracle")]
-    assert done.shares["float16"] > 0.98
+    assert done.shares["float16"] > 0.95
     assert done.artifact.path.name.endswith(".fp16.onnx")
     assert done.artifact.path.stat().st_size < 0.9 * done.parent.stat().st_size, "a tiny model is mostly structure"
 
@@ -79,8 +80,8 @@ def test_every_contract_converts_and_passes_its_gate(export: Export, tmp_path: P
 @pytest.mark.parametrize("contract", CONTRACTS)
 def test_no_cast_is_needless(export: Export, tmp_path: Path, contract: str) -> None:
     source = export(**CONTRACTS[contract]).artifact.path
-    autocast(source, tmp_path / "low.onnx", "fp16", keep=keep_by_rule(source))
-    before, after = onnx.load(source), onnx.load(tmp_path / "low.onnx")
+    done = convert(source, FP16, out=tmp_path, sweep=None)
+    before, after = onnx.load(source), onnx.load(done.artifact.path)
     onnx.checker.check_model(after, full_check=True)
     counts = Counter(node.op_type for node in after.graph.node)
     counts.subtract(Counter(node.op_type for node in before.graph.node))
@@ -102,6 +103,34 @@ def test_no_cast_is_needless(export: Export, tmp_path: Path, contract: str) -> N
         assert types[cast.input[0]] != cast.attribute[0].i, "it changes nothing"
     kinds = [(cast.input[0], cast.attribute[0].i) for cast in casts(after)]
     assert len(kinds) == len(set(kinds)), "cast twice"
+
+
+def test_what_costs_little_stays_in_fp32_and_is_stored_in_fp16(export: Export, tmp_path: Path) -> None:
+    source = export().artifact
+    flops = {product.node: product.flops for product in usual_products(source.path, source.record.signature)}
+    kept = keep_cheap(source.path, flops)
+    cheap = [node for node in kept if node in flops]
+    assert 0.03 * sum(flops.values()) < sum(flops[node] for node in cheap) <= CHEAP_SHARE * sum(flops.values())
+    assert max(flops[node] for node in cheap) <= min(flops[node] for node in {*flops} - {*cheap})
+    done = convert(source.path, FP16, out=tmp_path, sweep=None)
+    model = onnx.load(done.artifact.path)
+    matrices = {tensor.name: tensor.data_type for tensor in model.graph.initializer if min(tensor.dims, default=1) > 1}
+    widened = {cast.input[0] for cast in casts(model)} & {*matrices}
+    assert len(widened) > 10
+    assert {matrices[name] for name in widened} == {TensorProto.FLOAT16}
+    exact = {name for name, kind in matrices.items() if kind == TensorProto.FLOAT}
+    readers = {node.name for node in model.graph.node if {*node.input} & exact}
+    assert all("scores" in done.artifact.record.kept[name] for name in readers), "only their weights are exact"
+
+
+def test_tokens_in_fp32_take_no_casts_between_them(export: Export, tmp_path: Path) -> None:
+    source = export().artifact.path
+    rules = keep_by_rule(source, ["iou_predictions"])
+    autocast(source, tmp_path / "rules.onnx", "fp16", keep=rules)
+    converted = onnx.load(convert(source, FP16, out=tmp_path, sweep=None).artifact.path)
+    weights = {tensor.name for tensor in converted.graph.initializer}
+    between = [cast for cast in casts(converted) if cast.input[0] not in weights]
+    assert len(between) <= 1.5 * len([*casts(onnx.load(tmp_path / "rules.onnx"))])
 
 
 def test_what_stays_in_fp32(export: Export) -> None:
@@ -136,7 +165,7 @@ def test_bf16_is_judged_by_the_oracle_alone(export: Export, tmp_path: Path) -> N
     done.validated.require()
     assert [result.candidate.split()[0] for result in done.validated.results] == ["oracle"]
     assert "no bf16 kernels" in done.validated.notes[0]
-    assert done.shares["bfloat16"] > 0.98
+    assert done.shares["bfloat16"] > 0.95
 
 
 @pytest.mark.parametrize("contract", ["masks, dynamic grid", "reference"])
@@ -145,7 +174,7 @@ def test_convolutions_are_products_in_bf16(export: Export, tmp_path: Path, contr
     done = converted(export, tmp_path, BF16, **CONTRACTS.get(contract, options))
     assert done.validated is not None
     done.validated.require()
-    assert done.shares["bfloat16"] > 0.98
+    assert done.shares["bfloat16"] > 0.95
     before, after = (
         {node.name: node.op_type for node in onnx.load(path).graph.node} for path in (done.parent, done.artifact.path)
     )

@@ -35,6 +35,7 @@ def autocast(
     precision: Precision,
     *,
     keep: Collection[str] = (),
+    stored_low: Collection[str] = (),
     low_inputs: Collection[str] = (),
     low_outputs: Collection[str] = (),
 ) -> None:
@@ -45,6 +46,7 @@ def autocast(
         target: Where to write.
         precision: fp16 or bf16.
         keep: Names of nodes that stay in fp32.
+        stored_low: Those of them whose matrices are stored in `precision` all the same, with a cast behind each.
         low_inputs: Inputs of the graph that come in `precision`; the others stay fp32.
         low_outputs: Likewise outputs.
 
@@ -54,7 +56,7 @@ def autocast(
     flow = Dataflow(load_fp32(source))
     plan = _Plan(flow, frozenset(keep), frozenset(low_inputs), frozenset(low_outputs))
     plan.settle()
-    onnx.save(_Rewriter(flow, plan, precision).model(), target)
+    onnx.save(_Rewriter(flow, plan, precision, frozenset(stored_low)).model(), target)
 
 
 ONNX_TYPES: dict[Precision, int] = {
@@ -129,6 +131,7 @@ class _Rewriter:
     flow: Dataflow
     plan: _Plan
     precision: Precision
+    stored_low: frozenset[str]
     weights: dict[str, onnx.TensorProto] = field(default_factory=dict)
 
     @property
@@ -143,7 +146,9 @@ class _Rewriter:
         graph.output.extend(self._typed(value, value.name in self.plan.low_outputs) for value in source.graph.output)
         for value in source.graph.input:
             graph.node.extend(self._casts(value.name))
+        widened: set[str] = set()
         for node in source.graph.node:
+            graph.node.extend(self._widen(node, widened))
             graph.node.append(self._node(node))
             for name in node.output:
                 graph.node.extend(self._casts(name))
@@ -174,6 +179,17 @@ class _Rewriter:
             kind = TensorProto.FLOAT if made else self.low_type
             yield helper.make_node("Cast", [self._name(tensor, made)], [output], name=f"cast_{output}", to=kind)
 
+    def _widen(self, source: onnx.NodeProto, widened: set[str]) -> Iterator[onnx.NodeProto]:
+        """Casts of the matrices that a node reads in fp32 and that are stored in the low type; once for each."""
+        for name in source.input:
+            if self._is_stored_low(name, source) and name not in widened:
+                widened.add(name)
+                stored, output = self._input(name, low=True), f"{name}_fp32"
+                yield helper.make_node("Cast", [stored], [output], name=f"cast_{output}", to=TensorProto.FLOAT)
+
+    def _is_stored_low(self, name: str, reader: onnx.NodeProto) -> bool:
+        return name in self.flow.weights and reader.name in self.stored_low and self.flow.is_matrix(name)
+
     def _node(self, source: onnx.NodeProto) -> onnx.NodeProto:
         low = self.plan.low[source.name]
         node = onnx.NodeProto()
@@ -182,7 +198,7 @@ class _Rewriter:
         for index, name in enumerate(source.input):
             if name and self.flow.is_float(name):
                 want = self.plan.is_low(name) if source.op_type in INDIFFERENT else low and index not in fixed
-                node.input[index] = self._input(name, want)
+                node.input[index] = f"{name}_fp32" if self._is_stored_low(name, source) else self._input(name, want)
             elif name in self.flow.weights:
                 self._weight(name, name)
         for index, name in enumerate(source.output):

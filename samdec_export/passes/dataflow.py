@@ -37,6 +37,7 @@ class Dataflow:
     makers: dict[str, str] = field(init=False)
     readers: dict[str, list[str]] = field(init=False)
     weights: set[str] = field(init=False)
+    shapes: dict[str, tuple[int, ...]] = field(init=False)
 
     def __post_init__(self) -> None:
         graph = self.model.graph
@@ -46,7 +47,8 @@ class Dataflow:
         values = (*inferred.value_info, *inferred.input, *inferred.output)
         self.types = {value.name: value.type.tensor_type.elem_type for value in values}
         self.types |= {tensor.name: tensor.data_type for tensor in graph.initializer}
-        self.weights = {tensor.name for tensor in graph.initializer}
+        self.shapes = {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
+        self.weights = {*self.shapes}
         self.makers = {name: node.name for node in graph.node for name in node.output if name}
         self.readers = defaultdict(list)
         for node in graph.node:
@@ -56,6 +58,10 @@ class Dataflow:
     def is_float(self, tensor: str) -> bool:
         """It holds floating-point numbers."""
         return self.types.get(tensor, 0) in FLOATS
+
+    def is_matrix(self, weight: str) -> bool:
+        """It is a weight of floats with two axes or more that are longer than one."""
+        return self.is_float(weight) and sum(size > 1 for size in self.shapes[weight]) >= 2
 
     def float_inputs(self, node: onnx.NodeProto) -> list[str]:
         """The node's inputs that hold floats, weights among them."""

@@ -11,14 +11,22 @@ import onnx
 from onnx import TensorProto
 
 from samdec_export.errors import UsageError
+from samdec_export.passes.autocast import MOVES
 from samdec_export.passes.dataflow import MATRIX_PRODUCTS, Dataflow
 from samdec_export.passes.describe import load
 from samdec_export.precision import FORMATS, Precision
 
-__all__ = ["MARGIN", "asked_for", "keep_by_range", "keep_by_rule"]
+__all__ = ["CHEAP_SHARE", "MARGIN", "asked_for", "keep_by_range", "keep_by_rule", "keep_cheap", "stored_low"]
 
 MARGIN: Final = 4.0
 """How far below the largest number a tensor must stay: an audit sees some inputs, not all."""
+
+CHEAP: Final = "cheap"
+"""How the reasons of `keep_cheap` begin."""
+
+CHEAP_SHARE: Final = 0.04
+"""Of the operations of matrix products: what is kept in fp32 because it costs next to nothing. In a decoder these are
+the products of tokens among themselves, which all that follows depends on: a tenth off the pixels that flip."""
 
 NORMALISATIONS = frozenset({"LayerNormalization", "InstanceNormalization", "GroupNormalization", "RMSNormalization"})
 SPELLED_OUT = frozenset({"Sub", "Pow", "Mul", "ReduceMean", "ReduceSumSquare", "Add", "Sqrt", "Reciprocal", "Div"})
@@ -53,6 +61,38 @@ def keep_by_rule(path: Path, scores: Sequence[str] = ()) -> dict[str, str]:
         if node.op_type == "Resize":
             kept.setdefault(node.name, "resizing: weights follow from coordinates")
     return kept
+
+
+def keep_cheap(path: Path, flops: Mapping[str, int]) -> dict[str, str]:
+    """The cheapest matrix products, as many as `CHEAP_SHARE` allows, and what only joins kept nodes: name and reason.
+
+    Args:
+        path: The fp32 graph.
+        flops: The operations of each matrix product, by node.
+
+    Raises:
+        GraphError: The file cannot be read.
+    """
+    flow = Dataflow(load(path))
+    left = CHEAP_SHARE * sum(flops.values())
+    kept = dict.fromkeys(_normalisations(flow), "")  # others keep them; here they are neighbours
+    cheap: dict[str, str] = {}
+    for node in sorted(flops, key=lambda name: flops[name]):
+        left -= flops[node]
+        if left < 0:
+            break
+        cheap[node] = f"{CHEAP}: exact products of tokens cost a few operations in a hundred"
+    between = _between(flow, {*kept, *cheap})
+    return cheap | dict.fromkeys(sorted(between), f"{CHEAP}: joins nodes in fp32")
+
+
+def stored_low(kept: Mapping[str, str]) -> frozenset[str]:
+    """The kept nodes whose weights need not be exact: what they compute is. Their matrices are most of a file's bytes.
+
+    Args:
+        kept: Nodes in fp32 with reasons, as the functions of this module give them.
+    """
+    return frozenset(node for node, reason in kept.items() if reason.startswith(CHEAP))
 
 
 def keep_by_range(
@@ -97,6 +137,33 @@ def asked_for(path: Path, patterns: Sequence[str]) -> dict[str, str]:
             )
         kept |= dict.fromkeys(found, f"asked for: {pattern}")
     return kept
+
+
+def _between(flow: Dataflow, kept: set[str]) -> set[str]:
+    """Nodes that compute and are no products, all of whose neighbours, seen through moves, are kept or such nodes."""
+    found = {
+        node.name
+        for node in flow.nodes.values()
+        if node.op_type not in MATRIX_PRODUCTS | MOVES and flow.float_outputs(node) and node.name not in kept
+    }
+    neighbours = {name: {*_seen(flow, name, forward=True), *_seen(flow, name, forward=False)} for name in found}
+    while strays := {name for name in found if not neighbours[name] <= kept | found}:
+        found -= strays
+    return found
+
+
+def _seen(flow: Dataflow, name: str, *, forward: bool) -> Iterator[str]:
+    """The nearest nodes behind (or before) a node that do more than move numbers."""
+    node = flow.nodes[name]
+    if forward:
+        nearest = [flow.nodes[reader] for tensor in flow.float_outputs(node) for reader in flow.readers[tensor]]
+    else:
+        nearest = list(flow.sources(node))
+    for other in nearest:
+        if other.op_type in MOVES:
+            yield from _seen(flow, other.name, forward=forward)
+        else:
+            yield other.name
 
 
 def _only_for(flow: Dataflow, outputs: Sequence[str]) -> set[str]:
