@@ -84,6 +84,15 @@ def products_of(record: EngineRecord) -> set[str]:
     return {dtype for kind in engines.PRODUCTS for dtype in record.histogram.get(kind, {})}
 
 
+def test_turing_costs_accuracy_and_it_is_said(typed: Typed, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    source = Path(shutil.copy(typed(), tmp_path))
+    caplog.set_level("INFO", logger="samdec_export")
+    engines.build(source, RTX, "fp16")
+    assert "head that predicts IoUs" not in caplog.text
+    engines.build(source, TURING, "fp16")
+    assert "For sm75 the head that predicts IoUs is fp16 too" in caplog.text
+
+
 def test_a_conversion_for_turing_is_not_taken_for_another(typed: Typed, tmp_path: Path) -> None:
     source = Path(shutil.copy(typed(), tmp_path))
     turing, other, again = (engines.build(source, wanted, "fp16") for wanted in (TURING, RTX, TURING))
