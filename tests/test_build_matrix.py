@@ -16,10 +16,10 @@ import pytest
 import torch
 from test_cli import call
 
+from samdec_export.engine_file import open_engine
 from samdec_export.engine_options import DEFAULT_TARGETS
 from samdec_export.engines import DTYPES, PRODUCTS
 from samdec_export.feeds import Case, make_feeds
-from samdec_export.files import sha256
 from samdec_export.gate import open_artifact
 from samdec_export.models.registry import MODELS
 from samdec_export.models.sam import SamDecoder, seed_weights
@@ -110,8 +110,9 @@ def check_sidecar(built: dict[str, Any], targets: tuple[str, ...]) -> None:
     """What the sidecar says is all there, and of these files."""
     said = built["artifact"]
     assert said == json.loads(Path(built["path"] + ".json").read_text())
-    assert said["sha256"] == sha256(Path(built["path"]))
+    assert said["sha256"] == open_engine(Path(built["path"])).sha256
     source = open_artifact(Path(built["onnx"]))
+    assert said["file"] == f"sam_b.{source.record.graph}.{source.record.precision_label}.{'-'.join(targets)}.engine"
     assert (said["onnx"], said["onnx_sha256"]) == (source.path.name, source.sha256)
     assert said["source"] == source.record.to_json()
     assert (said["engine"], tuple(said["targets"])) == ("rtx", targets)
