@@ -39,12 +39,11 @@ ADA = Gpu(name="an Ada card", target="sm89")
 FP16 = Conversion(precision="fp16")
 
 REFERENCE = {"arrangement": "reference"}
-
 TURING = replace(RTX, targets=("sm75", "sm89"))
 
 
 def test_no_matrix_is_multiplied_in_fp32_for_turing(typed: Typed, tmp_path: Path) -> None:
-    """The positional encoding of `prompts` stays in fp32, and is no matrix product; test_build_matrix.py has the rest."""
+    """The positional encoding of `prompts` stays in fp32, and is no matrix product."""
     source = Path(shutil.copy(typed(graph="prompts"), tmp_path))
     for _ in range(2):  # the second time the conversion is there
         done = engines.build(source, TURING, "fp16")
