@@ -9,7 +9,7 @@ import json
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 import numpy as np
 import pytest
@@ -67,13 +67,21 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def exported(capsys: pytest.CaptureFixture[str], checkpoint: Path, contract: str, arrangement: str, out: Path) -> Path:
     """The fp32 file in `out`, exported where it is not there yet, and beside it a small case to measure ranges on."""
     if not out.exists():
-        words = ("--ckpt", checkpoint, *CONTRACTS[contract], "--arrangement", arrangement, "--out", out)
+        words: tuple[str | Path, ...] = (
+            "--ckpt",
+            checkpoint,
+            *CONTRACTS[contract],
+            "--arrangement",
+            arrangement,
+            "--out",
+            out,
+        )
         code, _, err = call(capsys, "onnx", *words, "--no-validate")
         assert code == 0, err
     (path,) = (path for path in out.glob("*.onnx") if path.name.count(".") == 2)
     signature = open_artifact(path).record.signature
     sizes = {dim.name: 1 if dim.name == "images" else 2 for dim in signature.dims}
-    np.savez(out / "feeds.npz", **make_feeds(signature, Case(sizes=sizes)))
+    np.savez(out / "feeds.npz", **cast("Any", make_feeds(signature, Case(sizes=sizes))))  # the stubs mistake names
     return path
 
 
