@@ -61,7 +61,7 @@ def _space_to_depth(node: Node, inputs: Inputs) -> Array:
     """(B, C, h*k, w*k) -> (B, k*k*C, h, w)."""
     side, (images, channels, height, width) = node.attributes["blocksize"], inputs[0].shape
     blocks = inputs[0].reshape(images, channels, height // side, side, width // side, side)
-    return blocks.transpose(0, 3, 5, 1, 2, 4).reshape(images, -1, height // side, width // side)
+    return np.asarray(blocks.transpose(0, 3, 5, 1, 2, 4).reshape(images, -1, height // side, width // side))
 
 
 def _depth_to_space(node: Node, inputs: Inputs) -> Array:
@@ -72,7 +72,7 @@ def _depth_to_space(node: Node, inputs: Inputs) -> Array:
         blocks = inputs[0].reshape(images, channels, side, side, height, width).transpose(0, 1, 4, 2, 5, 3)
     else:
         blocks = inputs[0].reshape(images, side, side, channels, height, width).transpose(0, 3, 4, 1, 5, 2)
-    return blocks.reshape(images, channels, height * side, width * side)
+    return np.asarray(blocks.reshape(images, channels, height * side, width * side))
 
 
 def _expand(node: Node, inputs: Inputs) -> Array:
