@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import ctypes.util
+import copy
 import os
 import subprocess
 import sys
@@ -33,6 +33,9 @@ from samdec_export.engine_options import BuildOptions, EngineName
 from samdec_export.errors import DependencyError, EngineError, GraphError
 from samdec_export.feeds import make_feeds, sweep
 from samdec_export.files import sha256
+from samdec_export.models.checkpoint import LoadedModel
+from samdec_export.models.graphs import build_graph
+from samdec_export.options import GraphOptions
 from samdec_export.signature import Dim
 
 Profiles = tuple[tuple[Dim, ...], ...]
@@ -317,11 +320,21 @@ def test_polygraphy_serves_the_flavour_that_is_asked_for(tmp_path: Path, first: 
     assert "Polygraphy serves one TensorRT in a process" in done.stderr
 
 
-@pytest.mark.skipif(bool(ctypes.util.find_library("cudart")), reason="the CUDA runtime is here")
+MISSING = """
+import polygraphy.cuda
+from samdec_export.backends.trt_polygraphy import _polygraphy
+
+def wrapper():
+    raise OSError("libcudart.so: cannot open shared object file")
+
+polygraphy.cuda.wrapper = wrapper
+_polygraphy("tensorrt")
+"""
+
+
 def test_a_missing_cuda_runtime_is_named() -> None:
-    code = "from samdec_export.backends.trt_polygraphy import _polygraphy; _polygraphy('rtx')"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert "DependencyError: The CUDA runtime cannot be loaded" in done.stderr
+    done = subprocess.run([sys.executable, "-c", MISSING], capture_output=True, text=True, check=False)
+    assert "DependencyError: The CUDA runtime cannot be loaded: libcudart.so" in done.stderr
 
 
 # ONNX Runtime
@@ -395,3 +408,14 @@ def test_tf32_is_off_while_eager_runs_and_as_it_was_afterwards() -> None:
     np.testing.assert_array_equal(found["y"], fake.expected(arrays["x"], arrays["label"]))
     assert seen == [("ieee", "ieee")]
     assert (matmul.fp32_precision, conv.fp32_precision) == former
+
+
+@pytest.mark.parametrize("graph", ["decoder", "prompts"])
+def test_a_reference_makes_all_its_tensors_where_its_weights_are(tiny: LoadedModel, graph: Any) -> None:
+    """On torch's device of shapes without values, which mixes with no other, as a GPU does not."""
+    module = build_graph(tiny.decoder, tiny.grid, GraphOptions(graph=graph, arrangement="reference"))
+    moved = copy.deepcopy(module).to("meta")
+    arrays = make_feeds(module.signature, sweep(module.signature, "quick")[0])
+    inputs = [torch.from_numpy(arrays[spec.name]).to("meta") for spec in module.signature.inputs]
+    found = moved(*inputs)
+    assert all(output.is_meta for output in found)

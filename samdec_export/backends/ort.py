@@ -46,7 +46,8 @@ class OrtRunner:
         options.enable_cpu_mem_arena = options.enable_mem_pattern = arena
         if threads is not None:
             options.intra_op_num_threads = threads
-        options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
+        if provider != "cpu":
+            options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
         wanted = PROVIDERS[provider]
         require_provider(provider)
         try:
@@ -56,7 +57,7 @@ class OrtRunner:
         if self.session.get_providers()[0] != wanted:
             raise _unavailable(provider)
         self.provider = provider
-        if strays := self._strays(wanted):
+        if provider != "cpu" and (strays := self._strays(wanted)):
             raise GraphError(
                 f"{path}: ONNX Runtime has no {provider} kernels for {', '.join(strays[:3])}, and would run them "
                 "elsewhere.",
