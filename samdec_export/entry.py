@@ -11,6 +11,7 @@ from types import FrameType
 
 from samdec_export.errors import GraphError, SamdecError
 from samdec_export.interrupts import SIGNALS
+from samdec_export.terminal import printable
 
 __all__ = ["run"]
 
@@ -52,7 +53,7 @@ def run(app: Callable[[list[str] | None], object], arguments: list[str] | None) 
 
 def _complain(message: str) -> None:
     """One line, whatever names from a damaged file are in it."""
-    line = "".join(letter if letter.isprintable() else "?" for letter in " ".join(message.split()))
+    line = printable(" ".join(message.split()))
     shortened = line if len(line) <= LONGEST_LINE else f"{line[:LONGEST_LINE]} ..."
     print(f"samdec-export: {shortened}", file=sys.stderr)
 

@@ -1,9 +1,9 @@
-"""The flow of a validation: a file against eager PyTorch, and a converted one against the oracle of its types too."""
+"""The flow of a validation: a file against eager PyTorch, here or recorded; a converted one against an oracle too."""
 
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,16 +11,29 @@ from typing import TYPE_CHECKING, Any
 from samdec_export import interrupts
 from samdec_export.artifact import Artifact, Record
 from samdec_export.errors import GraphError, UsageError, ValidationError
-from samdec_export.feeds import NamedFeeds, only_case, read_feeds, sweep_feeds
+from samdec_export.feeds import NamedFeeds, only_case, outside_ranges, read_feeds, sweep_feeds
 from samdec_export.files import sha256
+from samdec_export.golden_file import open_golden
 from samdec_export.options import SweepName
+from samdec_export.references import Reference, eager_reference, golden_reference
 
 if TYPE_CHECKING:
     from samdec_export.models.checkpoint import LoadedModel
-    from samdec_export.models.graphs import ExportGraph
     from samdec_export.validation.validate import Comparison, ValidationResult
 
-__all__ = ["Validated", "check", "load_for", "open_artifact", "replay_words", "select_cases", "validate"]
+__all__ = [
+    "Validated",
+    "check",
+    "load_for",
+    "open_artifact",
+    "range_notes",
+    "replay_words",
+    "select_cases",
+    "validate",
+]
+
+SHOWN = 4
+"""Cases outside their ranges that a warning names."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,29 +75,46 @@ def validate(
     path: Path,
     checkpoint: Path | None = None,
     *,
+    golden: Path | None = None,
+    outputs: Path | None = None,
     feeds: Path | None = None,
     case: str | None = None,
-    seed: int = 0,
-    sweep: SweepName = "full",
+    seed: int | None = None,
+    sweep: SweepName | None = None,
 ) -> Validated:
     """Compare an exported or converted file with eager PyTorch.
 
     Args:
         path: The ONNX file.
         checkpoint: What it was exported from; None where the weights are embedded.
-        feeds: Recorded inputs, an `.npz` file, instead of a sweep.
+        golden: Inputs and eager PyTorch's answers to them, which `record` wrote: neither torch nor checkpoint is used.
+        outputs: What an engine answered elsewhere, as Polygraphy writes it, to be judged instead of running `path`.
+        feeds: Recorded inputs instead of a sweep: an `.npz` file, or Polygraphy's `.json`.
         case: The only case to run, by name.
-        seed: What the inputs follow from.
-        sweep: How wide to go.
+        seed: What the inputs follow from; None for 0.
+        sweep: How wide to go; None for `full`.
 
     Raises:
-        UsageError: No checkpoint where one is needed, or there is no such case.
+        UsageError: No checkpoint where one is needed, there is no such case, a recording is damaged or does not fit, or
+            an option has no place beside `golden`.
+        ValidationError: The golden is of another contract.
         CheckpointError, GraphError, DependencyError: As the stages say.
     """
     artifact = open_artifact(path)
-    cases = select_cases(artifact.record, feeds=feeds, case=case, seed=seed, sweep=sweep)
-    loaded = load_for(artifact, checkpoint)
-    return check(artifact, loaded, cases, replay_words(path, checkpoint, seed, feeds, sweep))
+    if golden is not None:
+        _refuse_beside_golden({"--ckpt": checkpoint, "--feeds": feeds, "--seed": seed, "--sweep": sweep})
+    kept = open_golden(golden) if golden else None
+    seed, sweep = seed or 0, sweep or "full"
+    cases = kept.cases() if kept else select_cases(artifact.record, feeds=feeds, seed=seed, sweep=sweep)
+    chosen = cases if case is None else only_case(cases, case)
+    reference = golden_reference(artifact, kept) if kept else eager_reference(artifact, load_for(artifact, checkpoint))
+    if outputs is not None:
+        comparisons, notes = _recorded_elsewhere(artifact, reference, outputs, cases)
+    else:
+        comparisons, notes = _comparisons(artifact, reference)
+    notes += range_notes(artifact.record, chosen) if golden or feeds else ()
+    words = replay_words(path, checkpoint, seed, feeds, sweep, golden, outputs)
+    return _judge(artifact, comparisons, chosen, words, reference.findings, notes)
 
 
 def open_artifact(path: Path) -> Artifact:
@@ -138,77 +168,104 @@ def select_cases(
     return cases if case is None else only_case(cases, case)
 
 
-def check(artifact: Artifact, loaded: LoadedModel, cases: list[NamedFeeds], replay: Sequence[str]) -> Validated:
-    """Run every comparison that this precision calls for.
+def check(
+    artifact: Artifact,
+    loaded: LoadedModel,
+    cases: list[NamedFeeds],
+    replay: Sequence[str],
+    notes: tuple[str, ...] = (),
+) -> Validated:
+    """Run every comparison with eager PyTorch that this precision calls for.
 
     Raises:
         GraphError: The record does not fit the model, or an engine refuses the file.
         DependencyError: An engine is not installed.
     """
+    reference = eager_reference(artifact, loaded)
+    comparisons, missing = _comparisons(artifact, reference)
+    return _judge(artifact, comparisons, cases, replay, reference.findings, (*missing, *notes))
+
+
+def range_notes(record: Record, cases: list[NamedFeeds]) -> tuple[str, ...]:
+    """A warning where inputs leave the ranges that a file was made for; it may well be right there."""
+    found = outside_ranges(record.signature, cases)
+    if not found:
+        return ()
+    shown = "; ".join(found[:SHOWN]) + (f"; and {len(found) - SHOWN} more" if len(found) > SHOWN else "")
+    return (f"warning: outside the ranges that the file was made for: {shown}.",)
+
+
+def _judge(
+    artifact: Artifact,
+    comparisons: list[Comparison],
+    cases: list[NamedFeeds],
+    replay: Sequence[str],
+    findings: tuple[str, ...],
+    notes: tuple[str, ...],
+) -> Validated:
     from samdec_export.validation.validate import validate
 
-    record = artifact.record
-    graph = _reference_graph(artifact, loaded)
-    findings = []
-    if loaded.checkpoint.weights_sha256 != record.checkpoint.weights_sha256:
-        findings.append(
-            f"the weights of {loaded.checkpoint.file} are not those that {artifact.path.name} was made from"
-        )
-    comparisons, notes = _comparisons(artifact, graph)
-    results = validate(comparisons, record.signature, cases, tuple(findings))
+    results = validate(comparisons, artifact.record.signature, cases, findings)
     validated = Validated(results=results, replay="", notes=notes)
     worst = validated.result.worst
     return replace(validated, replay=shlex.join([*replay, "--case", worst.case if worst else ""]))
 
 
 def replay_words(
-    path: Path, checkpoint: Path | None, seed: int = 0, feeds: Path | None = None, sweep: SweepName = "full"
+    path: Path,
+    checkpoint: Path | None,
+    seed: int = 0,
+    feeds: Path | None = None,
+    sweep: SweepName = "full",
+    golden: Path | None = None,
+    outputs: Path | None = None,
 ) -> list[str]:
     """The words of the command that runs a validation again."""
     words = ["samdec-export", "validate", str(path)]
     words += ["--ckpt", str(checkpoint)] if checkpoint else []
+    words += ["--outputs", str(outputs)] if outputs else []
+    if golden:
+        return [*words, "--golden", str(golden)]
     words += ["--feeds", str(feeds)] if feeds else ["--seed", str(seed), "--sweep", sweep]
     return words
 
 
-def _reference_graph(artifact: Artifact, loaded: LoadedModel) -> ExportGraph:
-    """The definition as written, with the artifact's contract."""
-    from samdec_export.models.graphs import build_graph
-
-    record = artifact.record
-    graph = build_graph(loaded.decoder, record.grid, replace(record.options, arrangement="reference"))
-    signature = graph.signature if record.io == "fp32" else graph.signature.in_fp16()
-    if signature != record.signature:
-        raise GraphError(
-            f"The record in {artifact.path} is not that of a {record.graph} graph of {record.model}.",
-            "It is damaged, or of another version of samdec-export: export it again.",
-        )
-    return graph
-
-
-def _comparisons(artifact: Artifact, graph: ExportGraph) -> tuple[list[Comparison], tuple[str, ...]]:
-    """Engine against eager; in low precision also the oracle against eager, and the engine against the oracle.
+def _comparisons(artifact: Artifact, reference: Reference) -> tuple[list[Comparison], tuple[str, ...]]:
+    """Engine against reference; in low precision also the oracle against it, and the engine against the oracle.
 
     The oracle rounds as the types say: ONNX Runtime's CPU provider computes fp16 in fp32, and would hide an overflow.
     """
-    from samdec_export.backends.eager import EagerRunner
     from samdec_export.backends.ort import OrtRunner
-    from samdec_export.validation.tolerances import TOLERANCES
-    from samdec_export.validation.validate import Comparison
 
-    record = artifact.record
-    tolerance = TOLERANCES[record.precision]
-    eager, exact = EagerRunner(graph, record.signature), EagerRunner(graph, record.signature, exact=True)
-    if record.precision == "fp32":
-        engine = OrtRunner(artifact.path)
-        return [Comparison(candidate=engine, reference=eager, exact=exact, tolerance=tolerance)], ()
+    precision = artifact.record.precision
+    if precision == "fp32":
+        return [reference.against(OrtRunner(artifact.path), precision)], ()
     from samdec_export.backends.oracle import OracleRunner
 
     oracle = OracleRunner(artifact.path)
-    rounded = Comparison(candidate=oracle, reference=eager, exact=exact, tolerance=tolerance)
-    if record.precision == "bf16":
+    rounded = reference.against(oracle, precision)
+    if precision == "bf16":
         return [rounded], ("ONNX Runtime's CPU provider has no bf16 kernels: only the oracle was compared.",)
     engine = OrtRunner(artifact.path)
-    user = Comparison(candidate=engine, reference=eager, exact=exact, tolerance=tolerance)
-    own = Comparison(candidate=engine, reference=oracle, exact=None, tolerance=tolerance)
-    return [user, rounded, own], ()
+    own = Reference(runner=oracle).against(engine, precision)
+    return [reference.against(engine, precision), rounded, own], ()
+
+
+def _recorded_elsewhere(
+    artifact: Artifact, reference: Reference, outputs: Path, cases: list[NamedFeeds]
+) -> tuple[list[Comparison], tuple[str, ...]]:
+    """What engines answered elsewhere against the reference, by the limits of the artifact's precision."""
+    from samdec_export.backends.recorded import open_outputs
+
+    engines = open_outputs(outputs, cases)
+    note = f"{artifact.path} itself was not run: {outputs} holds what was answered elsewhere."
+    return [reference.against(engine, artifact.record.precision) for engine in engines], (note,)
+
+
+def _refuse_beside_golden(options: Mapping[str, object]) -> None:
+    given = [option for option, value in options.items() if value is not None]
+    if given:
+        raise UsageError(
+            f"--golden brings inputs and reference with it: {', '.join(given)} would have no effect.",
+            "Leave that out; --case picks one of the golden's cases.",
+        )

@@ -12,20 +12,26 @@ PACKAGE = Path(__file__).resolve().parent.parent / "samdec_export"
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 CONTRACTS = {
-    *"__init__ artifact engine_file engine_options errors feeds files interrupts log options precision runner".split(),
-    "signature",
+    *"__init__ artifact engine_file engine_options errors feeds files golden_file interrupts log options".split(),
+    *"polygraphy_files precision runner signature terminal".split(),
 }
 STAGES = {"models", "export", "passes", "backends", "validation", "doctor", "benchmark"}
 ABOVE = {
-    **dict.fromkeys(("gate", "pipeline"), STAGES | {"gate"}),
+    "references": STAGES,
+    **dict.fromkeys(("gate", "pipeline"), STAGES | {"gate", "references"}),
+    "golden": STAGES | {"gate", "references"},
     **dict.fromkeys(("bench", "bench_plot", "bench_worker"), STAGES | {"gate", "bench", "bench_plot"}),
     **dict.fromkeys(("audit", "ranges_plot", "convert"), STAGES | {"gate", "audit", "ranges_plot"}),
     **dict.fromkeys(("engines", "engine_index"), STAGES | {"gate", "convert"}),
     "display": {"validation"},
+    "display_golden": set[str](),
     "cli_shared": set[str](),
     "cli_engines": {"cli_shared", "engines", "engine_index", "display"},
+    "cli_golden": {"cli_shared", "golden", "display_golden"},
     "entry": set[str](),
-    "cli": {"__version__", "entry", "cli_engines", "cli_shared", "pipeline", "convert", "audit", "bench", "display"},
+    "cli": {
+        *"__version__ entry cli_engines cli_golden cli_shared pipeline convert audit bench display".split(),
+    },
     "__main__": {"cli"},
 }
 """The flows and the command line: what each may import beside the contracts."""
@@ -40,9 +46,13 @@ ALLOWED = {
     "onnxruntime": ("backends/ort.py", "passes/stepwise.py"),
     "tensorrt": ("backends/trt_api.py",),
     "tensorrt_rtx": ("backends/trt_api.py",),
-    "typer": ("cli.py", "cli_engines.py", "cli_shared.py"),
-    "rich": ("cli.py", "display.py", "log.py", "validation/report.py"),
-    "numpy": ("feeds.py", "backends/", "validation/", "models/sam.py", "passes/cost.py", "passes/ranges.py", "bench"),
+    "polygraphy": ("polygraphy_files.py",),
+    "typer": ("cli.py", "cli_engines.py", "cli_golden.py", "cli_shared.py"),
+    "rich": ("cli.py", "display.py", "display_golden.py", "log.py", "terminal.py", "validation/report.py"),
+    "numpy": (
+        *"feeds.py golden_file.py polygraphy_files.py".split(),
+        *("backends/", "validation/", "models/sam.py", "passes/cost.py", "passes/ranges.py", "bench"),
+    ),
     "matplotlib": ("bench_plot.py", "ranges_plot.py"),
 }
 """Each third-party package and where it may be imported; typing of arrays through numpy.typing is free."""
