@@ -16,7 +16,7 @@ from samdec_export.feeds import Case
 from samdec_export.files import staging
 from samdec_export.gate import open_artifact
 from samdec_export.log import step
-from samdec_export.options import BENCH_RUNNERS, BenchRunner
+from samdec_export.options import BenchRunner, parse_runner
 from samdec_export.passes.cost import Cost, count_cost
 from samdec_export.runner import Runner
 from samdec_export.signature import Signature
@@ -86,10 +86,7 @@ def parse_entry(text: str, checkpoint: Path | None) -> BenchEntry:
     path, at, kind = text.rpartition("@")
     if not at:
         return BenchEntry(path=Path(text), name=text)
-    for runner in BENCH_RUNNERS:
-        if runner == kind:
-            return BenchEntry(path=Path(path), runner=runner, checkpoint=checkpoint, name=text)
-    raise UsageError(f"There is no runner {kind!r} for {path}.", f"Known: {', '.join(BENCH_RUNNERS)}.")
+    return BenchEntry(path=Path(path), runner=parse_runner(kind), checkpoint=checkpoint, name=text)
 
 
 def parse_workloads(images: str, prompts: str, points: str) -> list[Workload]:

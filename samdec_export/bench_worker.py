@@ -21,7 +21,7 @@ import numpy as np
 
 from samdec_export.bench import case_for, open_runner
 from samdec_export.feeds import make_feeds
-from samdec_export.options import BENCH_RUNNERS, BenchRunner
+from samdec_export.options import parse_runner
 from samdec_export.runner import Feeds, Runner
 
 __all__ = ["main", "serve"]
@@ -34,7 +34,9 @@ def main() -> None:
     if kind == "peak":
         serve(_matmul(int(path), threads))
         return
-    runner, signature = open_runner(Path(path), _kind(kind), Path(checkpoint[0]) if checkpoint else None, threads)
+    runner, signature = open_runner(
+        Path(path), parse_runner(kind), Path(checkpoint[0]) if checkpoint else None, threads
+    )
     prepared: dict[str, Feeds] = {}
 
     def run(request: Mapping[str, int]) -> float:
@@ -76,10 +78,6 @@ def serve(run: Callable[[Mapping[str, int]], float]) -> None:
         except ValueError as error:
             answer = {"unsupported": str(error)}
         print(json.dumps({**answer, "peak_bytes": _peak_bytes()}), flush=True)
-
-
-def _kind(text: str) -> BenchRunner:
-    return next(kind for kind in BENCH_RUNNERS if kind == text)
 
 
 def _peak_bytes() -> int:

@@ -16,6 +16,7 @@ from samdec_export.entry import run
 from samdec_export.files import check_target, write_text
 from samdec_export.log import log, show_progress
 from samdec_export.options import (
+    DEFAULT_MARGIN,
     DEFAULT_OPSET,
     OPSETS,
     ArrangementName,
@@ -133,7 +134,7 @@ def convert_command(
     max_flips: Annotated[
         float | None, typer.Option(help="Share of mask pixels that may flip; else keep more.", show_default=False)
     ] = None,
-    margin: Annotated[float, typer.Option(help="How far below the largest number tensors must stay.")] = 4.0,
+    margin: Annotated[float, typer.Option(help="How far below the largest number tensors must stay.")] = DEFAULT_MARGIN,
     no_protect: Annotated[
         bool, typer.Option("--no-protect", help="Keep nothing in fp32 but what --keep-fp32 names.")
     ] = False,

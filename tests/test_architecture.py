@@ -32,6 +32,7 @@ ABOVE = {
     "cli": {
         *"__version__ entry cli_engines cli_golden cli_shared pipeline convert audit bench display".split(),
     },
+    "api": STAGES | {"bench", "convert", "engines", "gate", "golden", "pipeline"},
     "__main__": {"cli"},
 }
 """The flows and the command line: what each may import beside the contracts."""
