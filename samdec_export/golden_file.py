@@ -65,10 +65,12 @@ class GoldenCase:
             KeyError, TypeError, ValueError: `data` is not such an object, or not of this signature.
         """
         case = cls(**{name: data[name] for name in cls.__slots__})
-        if {*case.sizes} != {dim.name for dim in signature.dims} or not all(
-            isinstance(size, int) and size > 0 for size in case.sizes.values()
-        ):
+        ranges = {dim.name: dim for dim in signature.dims}
+        if {*case.sizes} != {*ranges} or not all(isinstance(size, int) and size > 0 for size in case.sizes.values()):
             raise ValueError(f"sizes are {case.sizes!r}")
+        beyond = [name for name, size in case.sizes.items() if not ranges[name].min <= size <= ranges[name].max]
+        if beyond and not case.stored:  # no sweep leaves its ranges, and nobody should make terabytes of inputs
+            raise ValueError(f"{beyond[0]} is {case.sizes[beyond[0]]}")
         if {*case.floors} != {spec.name for spec in signature.outputs}:
             raise ValueError(f"floors are {case.floors!r}")
         if not all(isinstance(floor, float) and 0 <= floor < 1 for floor in case.floors.values()):
@@ -159,7 +161,8 @@ class Golden:
         if case.stored:
             feeds = self._read("inputs", number, [spec.name for spec in signature.inputs])
         else:
-            feeds = make_feeds(signature, Case(sizes=case.sizes, mask_input=case.mask_input), self.record.seed)
+            with _damage_told(self.path):
+                feeds = make_feeds(signature, Case(sizes=case.sizes, mask_input=case.mask_input), self.record.seed)
         if inputs_sha256(feeds) != case.inputs_sha256:
             drawn = f"NumPy {np.__version__} draws others than {self.record.tools.get('numpy', 'the one then')}"
             reason = "they are not those that were recorded" if case.stored else drawn
