@@ -123,18 +123,16 @@ def write_polygraphy(recorded: Recorded, inputs: Path | None, outputs: Path | No
     """
     golden = recorded.golden
     answers = golden.answers()
-    writers = {
-        inputs: partial(write_inputs, cases=(case.make() for case in golden.cases())),
-        outputs: partial(
-            write_outputs,
-            runner=golden.record.reference,
-            cases=(answers[case.inputs_sha256]() for case in golden.record.cases),
-        ),
-    }
-    for target, write in writers.items():
+    cases = (case.make() for case in golden.cases())
+    outputs_of = (answers[case.inputs_sha256]() for case in golden.record.cases)
+    writers = (
+        (inputs, partial(write_inputs, cases=cases)),
+        (outputs, partial(write_outputs, runner=golden.record.reference, cases=outputs_of)),
+    )
+    for target, write in writers:
         if target is None:
             continue
-        check_target(target, (golden.path,))
+        check_target(target, (golden.path, inputs if target is outputs else None))
         with staging(target.parent) as scratch:
             write(scratch / target.name)
             os.replace(scratch / target.name, target)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 import re
 import subprocess
 import sys
@@ -66,7 +67,7 @@ def test_the_example_runs(tmp_path: Path) -> None:
     torch.save(load_model(None).decoder.state_dict(), tmp_path / "sam_b.pt")
     done = subprocess.run(
         [sys.executable, "-W", "error", str(EXAMPLE)],
-        capture_output=True, text=True, check=False, cwd=tmp_path, env={"PYTHONPATH": str(ROOT)},
+        capture_output=True, text=True, check=False, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert not done.stderr

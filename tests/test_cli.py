@@ -337,7 +337,7 @@ def test_a_name_cannot_break_the_lines(export: Export, tmp_path: Path, capsys: p
     model = onnx.load(export().artifact.path)
     model.graph.input[0].name = "one\ntwo\x1b[31m"
     model.graph.node[0].op_type = "Op\nout  masks"
-    model.metadata_props.clear()
+    del model.metadata_props[:]
     onnx.save(model, tmp_path / "m.onnx")
     code, out, _ = call(capsys, "inspect", tmp_path / "m.onnx")
     assert code == 0
