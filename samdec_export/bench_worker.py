@@ -23,7 +23,7 @@ import numpy as np
 from samdec_export.bench import case_for, open_runner
 from samdec_export.errors import SamdecError
 from samdec_export.feeds import make_feeds
-from samdec_export.options import BENCH_RUNNERS, BenchRunner
+from samdec_export.options import parse_runner
 from samdec_export.runner import Feeds, Runner, TimedRunner
 
 __all__ = ["main", "serve"]
@@ -46,7 +46,7 @@ def main() -> None:
 
 def _candidate(kind: str, path: str, checkpoint: list[str], threads: int) -> Run:
     """Runs a file for any request; inputs are made and put in their place once for requests that follow each other."""
-    runner, subject = open_runner(Path(path), _kind(kind), Path(checkpoint[0]) if checkpoint else None, threads)
+    runner, subject = open_runner(Path(path), parse_runner(kind), Path(checkpoint[0]) if checkpoint else None, threads)
     prepared: dict[str, Callable[[], list[float]]] = {}
 
     def run(request: Mapping[str, int]) -> list[float]:
@@ -96,10 +96,6 @@ def serve(run: Run) -> None:
         except ValueError as error:
             answer = {"unsupported": str(error)}
         print(json.dumps({**answer, "peak_bytes": _peak_bytes()}), flush=True)
-
-
-def _kind(text: str) -> BenchRunner:
-    return next(kind for kind in BENCH_RUNNERS if kind == text)
 
 
 def _peak_bytes() -> int:

@@ -1,4 +1,4 @@
-"""What a path given to `validate` or `bench` is, and who takes part when it is judged.
+"""What a path given to `validate` or `bench` is, and what is run when it is judged.
 
 An engine is compared with its sidecar, and the sidecar with this machine, before TensorRT, CUDA or torch is touched.
 """
@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from samdec_export import interrupts
 from samdec_export.artifact import Artifact, Record
 from samdec_export.engine_file import EngineFile, open_engine
 from samdec_export.engine_index import obstacle
@@ -20,7 +19,6 @@ from samdec_export.precision import Precision
 from samdec_export.signature import Signature
 
 if TYPE_CHECKING:
-    from samdec_export.models.graphs import ExportGraph
     from samdec_export.runner import Runner
 
 __all__ = ["Contenders", "Subject", "contend", "is_engine", "open_artifact", "open_subject"]
@@ -50,6 +48,11 @@ class Subject:
         return tuple(signature.within(profile) for profile in profiles) or (signature,)
 
     @property
+    def on_gpu(self) -> bool:
+        """It runs on a GPU."""
+        return self.engine is not None or self.provider == "cuda"
+
+    @property
     def rounding(self) -> Precision:
         """How exact it can be: TF32 rounds the factors of fp32 products to as many bits as fp16 has."""
         precision = self.artifact.record.precision
@@ -64,19 +67,15 @@ class Subject:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Contenders:
-    """Who takes part in a validation.
+    """Who is judged in a validation.
 
     Args:
         own: The file itself; None where nothing here can run it.
-        references: Eager fp32, on the file's own device first and on the CPU last.
-        exact: Eager float64.
         oracle: The ONNX file with true rounding; None in fp32, or where there is no such file.
         notes: Who could not take part, and why.
     """
 
     own: Runner | None
-    references: tuple[Runner, ...]
-    exact: Runner
     oracle: Runner | None
     notes: tuple[str, ...]
 
@@ -101,12 +100,13 @@ def is_engine(path: Path) -> bool:
     return path.suffix == ENGINE
 
 
-def open_subject(path: Path, provider: Provider | None = None) -> Subject:
+def open_subject(path: Path, provider: Provider | None = None, *, runs: bool = True) -> Subject:
     """What a path is, and that it can run here as far as can be told without loading it.
 
     Args:
         path: An engine, or an ONNX file.
         provider: Where ONNX Runtime is to run it; None for the CPU.
+        runs: It is to run here. Without that nothing is asked of this machine.
 
     Raises:
         UsageError: A provider for an engine.
@@ -116,12 +116,14 @@ def open_subject(path: Path, provider: Provider | None = None) -> Subject:
     """
     if not is_engine(path):
         subject = Subject(artifact=open_artifact(path), provider=provider or "cpu")
-        _require_provider(subject.provider)
+        if runs:
+            _require_provider(subject.provider)
         return subject
     if provider is not None:
         raise UsageError(f"{path} is an engine: ONNX Runtime does not run it.", "Leave out --provider.")
     engine = open_engine(path)
-    _require_machine(engine)
+    if runs:
+        _require_machine(engine)
     return Subject(artifact=Artifact(path=path, record=engine.record.source, sha256=engine.sha256), engine=engine)
 
 
@@ -141,33 +143,15 @@ def _require_provider(provider: Provider) -> None:
     require_provider(provider)
 
 
-def contend(subject: Subject, graph: ExportGraph) -> Contenders:
-    """Open everybody who takes part.
-
-    Args:
-        subject: The file that is judged.
-        graph: The definition as written, with the same weights.
+def contend(subject: Subject) -> Contenders:
+    """Open everybody who is judged.
 
     Raises:
         GraphError, EngineError, DependencyError: As the backends say.
     """
-    with interrupts.deferred():
-        from samdec_export.backends.eager import EagerRunner
-
-    record = subject.artifact.record
-    on_gpu = subject.engine is not None or subject.provider == "cuda"
     own, notes = _own(subject)
     oracle, missing = _oracle(subject)
-    references: list[Runner] = [EagerRunner(graph, record.signature)]
-    if on_gpu:
-        references.insert(0, EagerRunner(graph, record.signature, device="cuda"))
-    return Contenders(
-        own=own,
-        references=tuple(references),
-        exact=EagerRunner(graph, record.signature, exact=True),
-        oracle=oracle,
-        notes=(*notes, *missing),
-    )
+    return Contenders(own=own, oracle=oracle, notes=(*notes, *missing))
 
 
 def _own(subject: Subject) -> tuple[Runner | None, tuple[str, ...]]:

@@ -10,11 +10,13 @@ import typer
 
 from samdec_export import __version__
 from samdec_export.cli_engines import engines_command, trt_command
+from samdec_export.cli_golden import golden_command, record_command
 from samdec_export.cli_shared import AsJson, Checkpoint, chosen_precision, print_json
 from samdec_export.entry import run
 from samdec_export.files import check_target, write_text
 from samdec_export.log import log, show_progress
 from samdec_export.options import (
+    DEFAULT_MARGIN,
     DEFAULT_OPSET,
     OPSETS,
     ArrangementName,
@@ -133,7 +135,7 @@ def convert_command(
     max_flips: Annotated[
         float | None, typer.Option(help="Share of mask pixels that may flip; else keep more.", show_default=False)
     ] = None,
-    margin: Annotated[float, typer.Option(help="How far below the largest number tensors must stay.")] = 4.0,
+    margin: Annotated[float, typer.Option(help="How far below the largest number tensors must stay.")] = DEFAULT_MARGIN,
     no_protect: Annotated[
         bool, typer.Option("--no-protect", help="Keep nothing in fp32 but what --keep-fp32 names.")
     ] = False,
@@ -171,18 +173,29 @@ def convert_command(
 
 app.command("trt")(trt_command)
 app.command("engines")(engines_command)
+app.command("record")(record_command)
+app.command("golden")(golden_command)
 
 
 @app.command()
 def validate(
     artifact: Annotated[Path, typer.Argument(help="Exported file, or engine.", show_default=False)],
     ckpt: Checkpoint = None,
+    golden: Annotated[
+        Path | None,
+        typer.Option(help="What record wrote: inputs and reference without torch or checkpoint.", show_default=False),
+    ] = None,
+    outputs: Annotated[
+        Path | None,
+        typer.Option(help="Judge what polygraphy run --save-outputs wrote, not the file itself.", show_default=False),
+    ] = None,
     feeds: Annotated[
-        Path | None, typer.Option(help="Recorded inputs (.npz) instead of a sweep.", show_default=False)
+        Path | None,
+        typer.Option(help="Recorded inputs (.npz, or Polygraphy's .json) instead of a sweep.", show_default=False),
     ] = None,
     case: Annotated[str | None, typer.Option(help="Run only this case.", show_default=False)] = None,
-    sweep: Annotated[SweepName, typer.Option(help="How wide to validate.")] = "full",
-    seed: Seed = 0,
+    sweep: Annotated[SweepName | None, typer.Option(help="How wide to validate.", show_default="full")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="What the inputs follow from.", show_default="0")] = None,
     provider: Annotated[Provider | None, typer.Option(help="Where ONNX Runtime runs it.", show_default="cpu")] = None,
     json_file: Annotated[
         Path | None, typer.Option("--json", help="Write the report to this file (- for stdout).", show_default=False)
@@ -192,8 +205,18 @@ def validate(
     from samdec_export import display, pipeline
 
     if json_file and json_file != Path("-"):
-        check_target(json_file, (artifact, Path(f"{artifact}.json"), ckpt, feeds))
-    done = pipeline.validate(artifact, ckpt, feeds=feeds, case=case, seed=seed, sweep=sweep, provider=provider)
+        check_target(json_file, (artifact, Path(f"{artifact}.json"), ckpt, golden, outputs, feeds))
+    done = pipeline.validate(
+        artifact,
+        ckpt,
+        golden=golden,
+        outputs=outputs,
+        feeds=feeds,
+        case=case,
+        seed=seed,
+        sweep=sweep,
+        provider=provider,
+    )
     if json_file == Path("-"):
         print_json(done.to_json())
     else:

@@ -12,7 +12,7 @@ from samdec_export.artifact import Artifact, publish
 from samdec_export.errors import GraphError, NoRecordError
 from samdec_export.feeds import NamedFeeds, typed_feeds
 from samdec_export.files import staging
-from samdec_export.gate import Validated, check, load_for, open_artifact, replay_words, select_cases
+from samdec_export.gate import Validated, check, load_for, open_artifact, range_notes, replay_words, select_cases
 from samdec_export.log import step
 from samdec_export.options import Conversion, SweepName
 from samdec_export.precision import FORMATS
@@ -125,7 +125,8 @@ def convert(
     validated = None
     if sweep and loaded:
         replay = replay_words(artifact.path, checkpoint, feeds=feeds, sweep=sweep)
-        validated = check(artifact, loaded, [typed_feeds(case, signature) for case in cases], replay)
+        notes = range_notes(source.record, cases) if feeds else ()
+        validated = check(artifact, loaded, [typed_feeds(case, signature) for case in cases], replay, notes=notes)
     return Converted(artifact=artifact, parent=path, casts=casts, shares=products, search=found, validated=validated)
 
 

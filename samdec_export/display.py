@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
 
 from samdec_export.precision import FORMATS
+from samdec_export.terminal import console as _console
+from samdec_export.terminal import printable
+from samdec_export.terminal import size as _size
 from samdec_export.validation.report import print_report
 
 if TYPE_CHECKING:
@@ -35,9 +38,6 @@ __all__ = [
     "models",
     "validated",
 ]
-
-PLAIN_WIDTH = 120
-"""Columns of output that does not go to a terminal."""
 
 OPS_SHOWN = 10
 
@@ -104,32 +104,38 @@ def _reports(done: Validated, console: Console) -> None:
 
 def inspected(found: Inspected) -> None:
     """What an ONNX file holds and how it was made."""
-    console, graph, record = _console(), found.summary, found.record
-    console.print(
+    console = _console()
+    for line in _inspection(found):
+        console.print(printable(line))
+
+
+def _inspection(found: Inspected) -> Iterator[str]:
+    graph, record = found.summary, found.record
+    yield (
         f"{found.path}  {_size(graph.bytes)}, opset {graph.opset}, {graph.nodes} nodes, {graph.parameters:,} parameters"
     )
     for kind, tensors in (("in ", graph.inputs), ("out", graph.outputs)):
         for tensor in tensors:
-            console.print(f"  {kind}  {_tensor(tensor)}")
-    console.print("Operators: " + ", ".join(f"{op} {count}" for op, count in graph.ops.items()))
+            yield f"  {kind}  {_tensor(tensor)}"
+    yield "Operators: " + ", ".join(f"{op} {count}" for op, count in graph.ops.items())
     if record is None:
-        console.print("Provenance: none; samdec-export did not write this file.")
+        yield "Provenance: none; samdec-export did not write this file."
         return
     axes = ", ".join(f"{dim.name} {dim.min}..{dim.opt}..{dim.max}" for dim in record.signature.dims)
-    console.print(f"Axes (min..opt..max): {axes}")
-    console.print(f"Arrangement: {record.arrangement}")
+    yield f"Axes (min..opt..max): {axes}"
+    yield f"Arrangement: {record.arrangement}"
     for choice in record.choices:
-        console.print(f"  {choice}")
+        yield f"  {choice}"
     if found.shares:
-        console.print(f"Matrix products: {_shares(found.shares)}, at the usual sizes")
+        yield f"Matrix products: {_shares(found.shares)}, at the usual sizes"
     for reason, nodes in _by_reason(record.kept).items():
-        console.print(f"  fp32: {len(nodes):>3} nodes, {reason}")
+        yield f"  fp32: {len(nodes):>3} nodes, {reason}"
     source = record.checkpoint
     made_of = f"{source.file}, sha256 {source.sha256}" if source.file else "embedded weights"
-    console.print(f"Model: {record.model}, {record.precision}, graph {record.graph}, masks {record.masks}")
-    console.print(f"Checkpoint: {made_of} ({source.layout})")
-    console.print(f"Decoder weights: sha256 {source.weights_sha256}")
-    console.print("Made with: " + ", ".join(f"{tool} {version}" for tool, version in record.tools.items()))
+    yield f"Model: {record.model}, {record.precision}, graph {record.graph}, masks {record.masks}"
+    yield f"Checkpoint: {made_of} ({source.layout})"
+    yield f"Decoder weights: sha256 {source.weights_sha256}"
+    yield "Made with: " + ", ".join(f"{tool} {version}" for tool, version in record.tools.items())
 
 
 def benchmarked(done: Benchmarked) -> None:
@@ -257,13 +263,6 @@ def diagnosed(diagnosis: Diagnosis) -> None:
         console.print("Nothing stands in the way.")
 
 
-def _console() -> Console:
-    console = Console(highlight=False, soft_wrap=True, markup=False)
-    if not console.is_terminal:
-        console.width = max(console.width, PLAIN_WIDTH)
-    return console
-
-
 def _tensor(tensor: TensorSummary) -> str:
     return f"{tensor.name:<26} {tensor.dtype:<8} ({', '.join(str(axis) for axis in tensor.shape)})"
 
@@ -295,7 +294,3 @@ def _op_changes(before: GraphSummary, after: GraphSummary) -> Table:
         sums = (sum(graph.ops.get(op, 0) for op in rest) for graph in (before, after))
         table.add_row(f"{len(rest)} others", *(str(count) for count in sums))
     return table
-
-
-def _size(count: int) -> str:
-    return f"{count / 1e6:.1f} MB" if count >= 1e6 else f"{count / 1e3:.0f} kB"

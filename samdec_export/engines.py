@@ -95,8 +95,6 @@ def build(
         pass  # a folder that cannot be written to is known before the work, not after
     typed = typed_for(source, precision, wanted.targets, checkpoint)
     signature = typed.record.signature
-    typed = typed_for(source, precision, wanted.targets, checkpoint)
-    signature = typed.record.signature
     if typed.path != source.path:
         costs = lint_for_engine(typed.path, signature)
     for cost in costs:

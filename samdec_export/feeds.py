@@ -1,7 +1,8 @@
-"""Inputs made from a Signature: seeded sweeps over its ranges, and recorded `.npz` files."""
+"""Inputs made from a Signature: seeded sweeps over its ranges, and recorded files."""
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import zlib
 from collections.abc import Callable, Iterable, Mapping
@@ -21,8 +22,10 @@ __all__ = [
     "Case",
     "NamedFeeds",
     "example_sizes",
+    "inputs_sha256",
     "make_feeds",
     "only_case",
+    "outside_ranges",
     "read_feeds",
     "sizes_of",
     "sweep",
@@ -127,14 +130,31 @@ def read_feeds(path: Path, signature: Signature) -> list[NamedFeeds]:
     """Recorded inputs.
 
     Args:
-        path: An `.npz` file whose keys are input names, or `<case>/<input name>` for several cases.
+        path: An `.npz` file whose keys are input names, or `<case>/<input name>` for several cases. Or what Polygraphy
+            saves, a `.json` file or a folder of them: its cases are named `iteration 0` and so on.
         signature: What the graph takes.
 
     Raises:
         UsageError: The file cannot be read, or an input is missing, unknown, or of another dtype or shape.
     """
-    if not path.is_file():
+    if not path.is_file() and not (path.is_dir() and any(path.glob("*.json"))):
         raise UsageError(f"{path} does not exist, or is not a file.", "Check the path given with --feeds.")
+    if path.suffix == ".json" or path.is_dir():
+        from samdec_export.polygraphy_files import read_inputs
+
+        cases = {f"iteration {number}": feeds for number, feeds in enumerate(read_inputs(path))}
+    else:
+        cases = _read_npz(path)
+    if not cases:
+        raise UsageError(f"{path} holds no arrays.", "Make it with numpy.savez(path, **inputs).")
+    for case, feeds in cases.items():
+        if problems := _misfits(signature, feeds):
+            raise UsageError(f"{path}, case {case}: {'; '.join(problems)}.", "samdec-export inspect shows the inputs.")
+    return [NamedFeeds(case, partial(dict, feeds)) for case, feeds in cases.items()]
+
+
+def _read_npz(path: Path) -> dict[str, dict[str, Array]]:
+    """Arrays by case and input name."""
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = {key: file[key] for key in file.files}
@@ -148,12 +168,7 @@ def read_feeds(path: Path, signature: Signature) -> list[NamedFeeds]:
     for key, array in arrays.items():
         case, _, name = key.rpartition("/")
         cases.setdefault(case or path.stem, {})[name] = array
-    if not cases:
-        raise UsageError(f"{path} holds no arrays.", "Make it with numpy.savez(path, **inputs).")
-    for case, feeds in cases.items():
-        if problems := _misfits(signature, feeds):
-            raise UsageError(f"{path}, case {case}: {'; '.join(problems)}.", "samdec-export inspect shows the inputs.")
-    return [NamedFeeds(case, partial(dict, feeds)) for case, feeds in cases.items()]
+    return cases
 
 
 def typed_feeds(case: NamedFeeds, signature: Signature) -> NamedFeeds:
@@ -199,6 +214,27 @@ def sizes_of(signature: Signature, feeds: Feeds) -> dict[str, int]:
         if actual != spec.concrete(sizes):
             raise ValueError(f"{spec.name} has shape {actual}, not {spec.concrete(sizes)}")
     return sizes
+
+
+def inputs_sha256(feeds: Feeds) -> str:
+    """What tells the inputs of one case from those of another: names, types, shapes and every bit."""
+    digest = hashlib.sha256()
+    for name, array in sorted(feeds.items()):
+        digest.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()
+
+
+def outside_ranges(signature: Signature, cases: Iterable[NamedFeeds]) -> list[str]:
+    """The cases with an axis shorter or longer than its range, such as `clicks (points 40, not 1 to 16)`."""
+    found = []
+    for case in cases:
+        sizes = sizes_of(signature, case.make())
+        beyond = [dim for dim in signature.dims if not dim.min <= sizes[dim.name] <= dim.max]
+        if beyond:
+            axes = ", ".join(f"{dim.name} {sizes[dim.name]}, not {dim.min} to {dim.max}" for dim in beyond)
+            found.append(f"{case.name} ({axes})")
+    return found
 
 
 def _misfits(signature: Signature, feeds: Feeds) -> list[str]:

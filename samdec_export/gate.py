@@ -1,9 +1,9 @@
-"""The flow of a validation: a file against eager PyTorch, and a converted one against the oracle of its types too."""
+"""The flow of a validation: a file against eager PyTorch, here or recorded; a converted one against an oracle too."""
 
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,17 +12,29 @@ from samdec_export import interrupts
 from samdec_export.artifact import Artifact, Record
 from samdec_export.candidates import Subject, contend, open_artifact, open_subject
 from samdec_export.errors import GraphError, UsageError, ValidationError
-from samdec_export.feeds import NamedFeeds, only_case, read_feeds, sweep_feeds
+from samdec_export.feeds import NamedFeeds, only_case, outside_ranges, read_feeds, sweep_feeds
+from samdec_export.golden_file import open_golden
 from samdec_export.options import Provider, SweepName
+from samdec_export.references import Reference, eager_references, golden_reference
 from samdec_export.signature import Signature
 
 if TYPE_CHECKING:
     from samdec_export.models.checkpoint import LoadedModel
-    from samdec_export.models.graphs import ExportGraph
-    from samdec_export.runner import Runner
     from samdec_export.validation.validate import Comparison, ValidationResult
 
-__all__ = ["Validated", "check", "load_for", "open_artifact", "replay_words", "select_cases", "validate"]
+__all__ = [
+    "Validated",
+    "check",
+    "load_for",
+    "open_artifact",
+    "range_notes",
+    "replay_words",
+    "select_cases",
+    "validate",
+]
+
+SHOWN = 4
+"""Cases outside their ranges that a warning names."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,10 +76,12 @@ def validate(
     path: Path,
     checkpoint: Path | None = None,
     *,
+    golden: Path | None = None,
+    outputs: Path | None = None,
     feeds: Path | None = None,
     case: str | None = None,
-    seed: int = 0,
-    sweep: SweepName = "full",
+    seed: int | None = None,
+    sweep: SweepName | None = None,
     provider: Provider | None = None,
 ) -> Validated:
     """Compare an exported or converted file, or an engine, with eager PyTorch.
@@ -75,22 +89,40 @@ def validate(
     Args:
         path: The ONNX file or the engine.
         checkpoint: What it was exported from; None where the weights are embedded.
-        feeds: Recorded inputs, an `.npz` file, instead of a sweep.
+        golden: Inputs and eager PyTorch's answers to them, which `record` wrote: neither torch nor checkpoint is used.
+        outputs: What an engine answered elsewhere, as Polygraphy writes it, to be judged instead of running `path`.
+        feeds: Recorded inputs instead of a sweep: an `.npz` file, or Polygraphy's `.json`.
         case: The only case to run, by name.
-        seed: What the inputs follow from.
-        sweep: How wide to go; an engine's sweep stays within its profiles.
-        provider: Where ONNX Runtime runs; None for the CPU.
+        seed: What the inputs follow from; None for 0.
+        sweep: How wide to go, None for `full`; an engine's sweep stays within its profiles.
+        provider: Where ONNX Runtime runs it; None for the CPU.
 
     Raises:
-        UsageError: No checkpoint where one is needed, or there is no such case.
+        UsageError: No checkpoint where one is needed, there is no such case, a recording is damaged or does not fit, or
+            an option has no place beside `golden`.
+        ValidationError: The golden is of another contract.
         CheckpointError, GraphError, EngineError, DependencyError: As the stages say.
     """
-    subject = open_subject(path, provider)
+    subject = open_subject(path, provider, runs=outputs is None)
     artifact = subject.artifact
-    cases = select_cases(artifact.record, feeds=feeds, case=case, seed=seed, sweep=sweep, within=subject.signatures)
-    loaded = load_for(artifact, checkpoint)
-    words = replay_words(path, checkpoint, seed, feeds, sweep)
-    return check(artifact, loaded, cases, [*words, *(["--provider", provider] if provider else [])], subject)
+    if golden is not None:
+        _refuse_beside_golden({"--ckpt": checkpoint, "--feeds": feeds, "--seed": seed, "--sweep": sweep})
+    kept = open_golden(golden) if golden else None
+    seed, sweep = seed or 0, sweep or "full"
+    if kept:
+        cases, references = kept.cases(), (golden_reference(artifact, kept),)
+    else:
+        cases = select_cases(artifact.record, feeds=feeds, seed=seed, sweep=sweep, within=subject.signatures)
+        references = eager_references(artifact, load_for(artifact, checkpoint), on_gpu=subject.on_gpu)
+    chosen = cases if case is None else only_case(cases, case)
+    if outputs is not None:
+        comparisons, notes = _recorded_elsewhere(subject, references[-1], outputs, cases)
+    else:
+        comparisons, notes = _comparisons(subject, references)
+    notes += range_notes(artifact.record, chosen) if golden or feeds else ()
+    words = replay_words(path, checkpoint, seed, feeds, sweep, golden, outputs)
+    words += ["--provider", provider] if provider else []
+    return _judge(artifact, comparisons, chosen, words, references[0].findings, notes)
 
 
 def load_for(artifact: Artifact, checkpoint: Path | None) -> LoadedModel:
@@ -146,81 +178,92 @@ def check(
     loaded: LoadedModel,
     cases: list[NamedFeeds],
     replay: Sequence[str],
-    subject: Subject | None = None,
+    notes: tuple[str, ...] = (),
 ) -> Validated:
-    """Run every comparison that this precision calls for.
-
-    Args:
-        artifact: What the graph is.
-        loaded: What it was made from.
-        cases: Inputs.
-        replay: The words of the command that does this again.
-        subject: The file that is judged, and where; None for the artifact in ONNX Runtime on the CPU.
+    """Run every comparison of an ONNX file with eager PyTorch, on the CPU, that its precision calls for.
 
     Raises:
         GraphError: The record does not fit the model, or an engine refuses the file.
         DependencyError: An engine is not installed.
     """
+    references = eager_references(artifact, loaded)
+    comparisons, missing = _comparisons(Subject(artifact=artifact), references)
+    return _judge(artifact, comparisons, cases, replay, references[0].findings, (*missing, *notes))
+
+
+def range_notes(record: Record, cases: list[NamedFeeds]) -> tuple[str, ...]:
+    """A warning where inputs leave the ranges that a file was made for; it may well be right there."""
+    found = outside_ranges(record.signature, cases)
+    if not found:
+        return ()
+    shown = "; ".join(found[:SHOWN]) + (f"; and {len(found) - SHOWN} more" if len(found) > SHOWN else "")
+    return (f"warning: outside the ranges that the file was made for: {shown}.",)
+
+
+def _judge(
+    artifact: Artifact,
+    comparisons: list[Comparison],
+    cases: list[NamedFeeds],
+    replay: Sequence[str],
+    findings: tuple[str, ...],
+    notes: tuple[str, ...],
+) -> Validated:
     from samdec_export.validation.validate import validate
 
-    record = artifact.record
-    graph = _reference_graph(artifact, loaded)
-    findings = []
-    if loaded.checkpoint.weights_sha256 != record.checkpoint.weights_sha256:
-        findings.append(
-            f"the weights of {loaded.checkpoint.file} are not those that {artifact.path.name} was made from"
-        )
-    comparisons, notes = _comparisons(subject or Subject(artifact=artifact), graph)
-    results = validate(comparisons, record.signature, cases, tuple(findings))
+    results = validate(comparisons, artifact.record.signature, cases, findings)
     validated = Validated(results=results, replay="", notes=notes)
     worst = validated.result.worst
     return replace(validated, replay=shlex.join([*replay, "--case", worst.case if worst else ""]))
 
 
 def replay_words(
-    path: Path, checkpoint: Path | None, seed: int = 0, feeds: Path | None = None, sweep: SweepName = "full"
+    path: Path,
+    checkpoint: Path | None,
+    seed: int = 0,
+    feeds: Path | None = None,
+    sweep: SweepName = "full",
+    golden: Path | None = None,
+    outputs: Path | None = None,
 ) -> list[str]:
     """The words of the command that runs a validation again."""
     words = ["samdec-export", "validate", str(path)]
     words += ["--ckpt", str(checkpoint)] if checkpoint else []
+    words += ["--outputs", str(outputs)] if outputs else []
+    if golden:
+        return [*words, "--golden", str(golden)]
     words += ["--feeds", str(feeds)] if feeds else ["--seed", str(seed), "--sweep", sweep]
     return words
 
 
-def _reference_graph(artifact: Artifact, loaded: LoadedModel) -> ExportGraph:
-    """The definition as written, with the artifact's contract."""
-    from samdec_export.models.graphs import build_graph
-
-    record = artifact.record
-    graph = build_graph(loaded.decoder, record.grid, replace(record.options, arrangement="reference"))
-    signature = graph.signature if record.io == "fp32" else graph.signature.in_fp16()
-    if signature != record.signature:
-        raise GraphError(
-            f"The record in {artifact.path} is not that of a {record.graph} graph of {record.model}.",
-            "It is damaged, or of another version of samdec-export: export it again.",
-        )
-    return graph
-
-
-def _comparisons(subject: Subject, graph: ExportGraph) -> tuple[list[Comparison], tuple[str, ...]]:
-    """The file itself against eager; in low precision also the oracle against eager, and the file against the oracle.
+def _comparisons(subject: Subject, references: Sequence[Reference]) -> tuple[list[Comparison], tuple[str, ...]]:
+    """The file itself against each reference; in low precision also the oracle, and the file against the oracle.
 
     The oracle rounds as the types say: ONNX Runtime's CPU provider computes fp16 in fp32, and would hide an overflow.
     """
-    from samdec_export.validation.tolerances import TOLERANCES
-    from samdec_export.validation.validate import Comparison
-
-    tolerance = TOLERANCES[subject.rounding]
-    found = contend(subject, graph)
-    pairs: list[tuple[Runner, Runner, Runner | None]] = [
-        (found.own, reference, found.exact) for reference in found.references if found.own
-    ]
+    found, precision = contend(subject), subject.rounding
+    comparisons = [reference.against(found.own, precision) for reference in references if found.own]
     if found.oracle:
-        pairs.append((found.oracle, found.references[-1], found.exact))
+        comparisons.append(references[-1].against(found.oracle, precision))
     if found.oracle and found.own:
-        pairs.append((found.own, found.oracle, None))
-    comparisons = [
-        Comparison(candidate=candidate, reference=reference, exact=exact, tolerance=tolerance)
-        for candidate, reference, exact in pairs
-    ]
+        comparisons.append(Reference(runner=found.oracle).against(found.own, precision))
     return comparisons, found.notes
+
+
+def _recorded_elsewhere(
+    subject: Subject, reference: Reference, outputs: Path, cases: list[NamedFeeds]
+) -> tuple[list[Comparison], tuple[str, ...]]:
+    """What engines answered elsewhere against the reference, by the limits of the artifact's precision."""
+    from samdec_export.backends.recorded import open_outputs
+
+    engines = open_outputs(outputs, cases)
+    note = f"{subject.artifact.path} itself was not run: {outputs} holds what was answered elsewhere."
+    return [reference.against(engine, subject.rounding) for engine in engines], (note,)
+
+
+def _refuse_beside_golden(options: Mapping[str, object]) -> None:
+    given = [option for option, value in options.items() if value is not None]
+    if given:
+        raise UsageError(
+            f"--golden brings inputs and reference with it: {', '.join(given)} would have no effect.",
+            "Leave that out; --case picks one of the golden's cases.",
+        )

@@ -12,6 +12,7 @@ from samdec_export.signature import Dim
 __all__ = [
     "ARRANGEMENTS",
     "BENCH_RUNNERS",
+    "DEFAULT_MARGIN",
     "DEFAULT_OPSET",
     "GRAPHS",
     "MASKS",
@@ -25,6 +26,7 @@ __all__ = [
     "Provider",
     "SweepName",
     "parse_range",
+    "parse_runner",
 ]
 
 GraphName: TypeAlias = Literal["decoder", "prompts", "meta"]
@@ -40,6 +42,8 @@ ARRANGEMENTS: tuple[ArrangementName, ...] = get_args(ArrangementName)
 BENCH_RUNNERS: tuple[BenchRunner, ...] = get_args(BenchRunner)
 OPSETS: tuple[int, ...] = (17, 18, 19, 20)
 DEFAULT_OPSET = 20
+DEFAULT_MARGIN = 4.0
+"""How many times below a type's largest number a measured tensor must stay: an audit sees some inputs, not all."""
 
 CONTRACT_MASKS: dict[GraphName, MasksMode] = {"decoder": "multi", "prompts": "multi", "meta": "all"}
 """What each graph returns unless asked otherwise; segment-anything's own ONNX file returns every mask."""
@@ -63,6 +67,18 @@ def parse_range(text: str, option: str = "--range") -> Dim:
         raise UsageError(
             f"{option} {text!r} is not AXIS=MIN:OPT:MAX with 1 <= MIN <= OPT <= MAX.", "Write such as prompts=1:8:16."
         ) from error
+
+
+def parse_runner(text: str) -> BenchRunner:
+    """The runner of that name.
+
+    Raises:
+        UsageError: There is none.
+    """
+    for runner in BENCH_RUNNERS:
+        if runner == text:
+            return runner
+    raise UsageError(f"There is no runner {text!r}.", f"Known: {', '.join(BENCH_RUNNERS)}.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,7 +144,7 @@ class Conversion:
     io: Precision = "fp32"
     keep: tuple[str, ...] = ()
     max_flips: float | None = None
-    margin: float = 4.0
+    margin: float = DEFAULT_MARGIN
     protect: bool = True
     all_products: bool = False
 
@@ -141,7 +157,9 @@ class Conversion:
         if self.max_flips is not None and not 0 <= self.max_flips < 1:
             raise UsageError(f"--max-flips {self.max_flips:g} is not a share.", "Write such as 0.001.")
         if not self.margin >= 1:
-            raise UsageError(f"--margin {self.margin:g} is below 1.", "1 uses the whole range; 4 is the default.")
+            raise UsageError(
+                f"--margin {self.margin:g} is below 1.", f"1 uses the whole range; {DEFAULT_MARGIN:g} is the default."
+            )
         if self.all_products and self.max_flips is not None:
             raise UsageError(
                 "--max-flips finds products to keep in fp32, and --all-products keeps none.", "Leave one of them out."

@@ -12,22 +12,29 @@ PACKAGE = Path(__file__).resolve().parent.parent / "samdec_export"
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 CONTRACTS = {
-    *"__init__ artifact engine_file engine_options errors feeds files interrupts log options precision runner".split(),
-    "signature",
+    *"__init__ artifact engine_file engine_options errors feeds files golden_file interrupts log options".split(),
+    *"polygraphy_files precision runner signature terminal".split(),
 }
 STAGES = {"models", "export", "passes", "backends", "validation", "doctor", "benchmark"}
 ABOVE = {
     "candidates": STAGES | {"engine_index"},
-    **dict.fromkeys(("gate", "pipeline"), STAGES | {"candidates", "gate"}),
+    "references": STAGES,
+    **dict.fromkeys(("gate", "pipeline"), STAGES | {"candidates", "gate", "references"}),
+    "golden": STAGES | {"gate", "references"},
     **dict.fromkeys(("bench", "bench_plot", "bench_worker"), STAGES | {"candidates", "bench", "bench_plot"}),
     **dict.fromkeys(("audit", "ranges_plot", "convert"), STAGES | {"gate", "audit", "ranges_plot"}),
     **dict.fromkeys(("engine_source", "engine_index"), STAGES | {"gate", "convert"}),
     "engines": STAGES | {"gate", "engine_source"},
     "display": {"validation"},
+    "display_golden": set[str](),
     "cli_shared": set[str](),
     "cli_engines": {"cli_shared", "engines", "engine_index", "display"},
+    "cli_golden": {"cli_shared", "golden", "display_golden"},
     "entry": set[str](),
-    "cli": {"__version__", "entry", "cli_engines", "cli_shared", "pipeline", "convert", "audit", "bench", "display"},
+    "cli": {
+        *"__version__ entry cli_engines cli_golden cli_shared pipeline convert audit bench display".split(),
+    },
+    "api": STAGES | {"bench", "convert", "engines", "gate", "golden", "pipeline"},
     "__main__": {"cli"},
 }
 """The flows and the command line: what each may import beside the contracts."""
@@ -40,13 +47,14 @@ ALLOWED = {
     "onnxscript": ("passes/simplify.py",),
     "google": ("passes/describe.py",),
     "onnxruntime": ("backends/ort.py", "passes/stepwise.py"),
-    "polygraphy": ("backends/trt_polygraphy.py",),
     "tensorrt": ("backends/trt_api.py",),
     "tensorrt_rtx": ("backends/trt_api.py",),
-    "typer": ("cli.py", "cli_engines.py", "cli_shared.py"),
-    "rich": ("cli.py", "display.py", "log.py", "validation/report.py"),
+    "polygraphy": ("backends/trt_polygraphy.py", "polygraphy_files.py"),
+    "typer": ("cli.py", "cli_engines.py", "cli_golden.py", "cli_shared.py"),
+    "rich": ("cli.py", "display.py", "display_golden.py", "log.py", "terminal.py", "validation/report.py"),
     "numpy": (
-        *("feeds.py", "backends/", "validation/", "models/sam.py", "bench"),
+        *"feeds.py golden_file.py polygraphy_files.py".split(),
+        *("backends/", "validation/", "models/sam.py", "bench"),
         *("passes/cost.py", "passes/ranges.py", "passes/convolution_products.py"),
     ),
     "matplotlib": ("bench_plot.py", "ranges_plot.py"),

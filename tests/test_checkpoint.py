@@ -100,6 +100,58 @@ def test_hugging_face_files_and_folders(
     assert loaded.grid == 8
 
 
+def shard(tensors: dict[str, Tensor], folder: Path, name: str, place: str = "") -> Path:
+    """The weights in two files and an index of them, as save_pretrained writes what is above its limit."""
+    stem, dot, ending = name.partition(".")
+    save = safetensors.torch.save_file if ending == "safetensors" else torch.save
+    names = sorted(tensors)
+    placed: dict[str, str] = {}
+    for number in (1, 2):
+        file = f"{stem}-{number:05}-of-00002{dot}{ending}"
+        part = {key: tensors[key] for key in names[number - 1 :: 2]}
+        save(part, folder / file)
+        placed |= dict.fromkeys(part, place + file)
+    (folder / f"{name}.index.json").write_text(json.dumps({"metadata": {}, "weight_map": placed}))
+    return folder / f"{name}.index.json"
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "pytorch_model.bin"])
+def test_hugging_face_shards(tmp_path: Path, huggingface_golden: Arrays, name: str) -> None:
+    tensors = huggingface_tensors(huggingface_golden)
+    torch.save(tensors, tmp_path / "whole.bin")
+    (tmp_path / "shards").mkdir()
+    index = shard(tensors, tmp_path / "shards", name)
+    whole, loaded = load_model(tmp_path / "whole.bin"), load_model(tmp_path / "shards")
+    assert loaded.checkpoint.weights_sha256 == whole.checkpoint.weights_sha256
+    assert loaded.checkpoint.file == f"{name}.index.json"
+    assert load_model(index).checkpoint == loaded.checkpoint
+    digest = loaded.checkpoint.sha256
+    changed = sorted(tensors)[0]
+    shard({**tensors, changed: tensors[changed] + 1}, tmp_path / "shards", name)
+    assert load_model(index).checkpoint.sha256 != digest
+
+
+def test_shards_that_are_not_whole(tmp_path: Path, huggingface_golden: Arrays) -> None:
+    tensors = huggingface_tensors(huggingface_golden)
+    index = shard(tensors, tmp_path, "model.safetensors", place="../elsewhere/")
+    assert load_model(index).grid == 8, "shards are beside their index, whatever it says"
+    (tmp_path / "model-00002-of-00002.safetensors").unlink()
+    with pytest.raises(CheckpointError, match=r"index\.json names 2 files, and 1 are not beside it: model-00002"):
+        load_model(tmp_path)
+    for content in ("", "{}", "[]", '{"weight_map": [1]}', '{"weight_map": {"a": 1}}', '{"weight_map": {"a": ["x"]}}'):
+        index.write_text(content)
+        with pytest.raises(CheckpointError, match="is no index of shards, or is damaged"):
+            load_model(tmp_path)
+    index.write_text('{"weight_map": {}}')
+    with pytest.raises(CheckpointError, match="names 0 files"):
+        load_model(tmp_path)
+
+
+def test_an_empty_name_is_no_name(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="There is no model called ''"):
+        load_model(None, "")
+
+
 def huggingface_tensors(golden: Arrays) -> dict[str, Tensor]:
     prefix = "weights/"
     return {k.removeprefix(prefix): torch.from_numpy(v) for k, v in golden.items() if k.startswith(prefix)}

@@ -173,6 +173,9 @@ BAD_USE = [
     (["nonsense"], 2),
     (["validate"], 2),
     (["validate", "x.onnx", "--seed", "-1"], 2),
+    (["record", "nowhere.onnx"], 4),
+    (["golden", "nowhere.npz"], 2),
+    (["golden", "README.txt"], 2),
 ]
 
 
@@ -292,6 +295,67 @@ def wait_for(condition: Callable[[], bool], seconds: float = 60) -> None:
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.05)
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (["onnx", "--ckpt", ""], "--ckpt"),
+        (["onnx", "--model", ""], "--model"),
+        (["onnx", "--model="], "--model"),
+        (["validate", ""], "An argument"),
+    ],
+)
+def test_an_empty_value_is_no_default(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], words: list[str], named: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, out, err = call(capsys, *words)
+    assert (code, out, is_one_clear_line(err)) == (2, "", True)
+    assert err.startswith(f"samdec-export: {named} is empty.")
+    assert not [*tmp_path.iterdir()]
+
+
+def test_a_golden_is_recorded_shown_and_used(
+    export: Export, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    artifact = tmp_path / "tiny.onnx"
+    artifact.write_bytes(export().artifact.path.read_bytes())
+    code, out, _ = call(capsys, "record", artifact, "--seed", "3")
+    assert code == 0
+    assert "8 cases of torch" in out
+    made = tmp_path / "tiny.golden.npz"
+    words = ("--polygraphy-inputs", tmp_path / "in.json", "--polygraphy-outputs", tmp_path / "out.json", "--json")
+    code, out, _ = call(capsys, "golden", made, *words)
+    assert (code, json.loads(out)["golden"]["seed"]) == (0, 3)
+    assert call(capsys, "validate", artifact, "--golden", made, "--outputs", tmp_path / "out.json")[0] == 0
+    assert call(capsys, "validate", artifact, "--golden", made, "--sweep", "quick")[0] == 2
+    assert {path.name for path in tmp_path.iterdir()} == {"tiny.onnx", "tiny.golden.npz", "in.json", "out.json"}
+
+
+def test_a_name_cannot_break_the_lines(export: Export, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model = onnx.load(export().artifact.path)
+    model.graph.input[0].name = "one\ntwo\x1b[31m"
+    model.graph.node[0].op_type = "Op\nout  masks"
+    del model.metadata_props[:]
+    onnx.save(model, tmp_path / "m.onnx")
+    code, out, _ = call(capsys, "inspect", tmp_path / "m.onnx")
+    assert code == 0
+    assert "one?two?[31m" in out
+    assert len(out.splitlines()) == 1 + len(model.graph.input) + len(model.graph.output) + 2
+    assert json.loads(call(capsys, "inspect", tmp_path / "m.onnx", "--json")[1])["graph"]["inputs"][0]["name"] == (
+        "one\ntwo\x1b[31m"
+    )
+
+
+@pytest.mark.parametrize("words", ["models", "inspect PATH", "validate PATH --sweep quick --json -"])
+def test_a_reader_that_leaves_is_no_failure(export: Export, words: str) -> None:
+    command = [*COMMAND, "-q", *words.replace("PATH", str(export().artifact.path)).split()]
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(write)
+    assert (done.returncode, done.stderr) == (141, "")
 
 
 def test_output_can_be_piped_away(export: Export) -> None:

@@ -58,7 +58,7 @@ def load_model(checkpoint: Path | None, name: str | None = None) -> LoadedModel:
         CheckpointError: It cannot be read, is not a known model, or does not hold what the model needs.
         UsageError: There is no model of that name.
     """
-    wanted = find_model(name) if name else None
+    wanted = find_model(name) if name is not None else None
     if checkpoint is None:
         return _seeded(wanted or MODELS["sam_tiny"])
     with step(f"Reading {checkpoint.name}"):
@@ -66,7 +66,7 @@ def load_model(checkpoint: Path | None, name: str | None = None) -> LoadedModel:
         spec = _recognise(source, wanted)
         decoder = _build(spec, _collect(source, spec))
     with step(f"Hashing {source.path.name}"):
-        digest = sha256(source.path)
+        digest = _file_digest(source)
     return LoadedModel(
         spec=spec,
         grid=_grid(source, spec),
@@ -85,6 +85,7 @@ class _Source:
     layout: str
     tensors: Mapping[str, Tensor]
     file_names: Mapping[str, str]
+    shards: tuple[Path, ...]
 
     @classmethod
     def read(cls, path: Path) -> _Source:
@@ -94,7 +95,7 @@ class _Source:
             raise _foreign(file)
         names = layout.upstream_names(file.tensors)
         tensors = {upstream: file.tensors[name] for upstream, name in names.items()}
-        return cls(path=file.path, layout=layout.name, tensors=tensors, file_names=names)
+        return cls(path=file.path, layout=layout.name, tensors=tensors, file_names=names, shards=file.shards)
 
     def called(self, upstream: str) -> str:
         """The file's own name of a tensor, or segment-anything's where the file lacks it."""
@@ -227,6 +228,14 @@ def _build(spec: ModelSpec, state: dict[str, Tensor]) -> SamDecoder:
         decoder = SamDecoder(spec.architecture)
     decoder.load_state_dict(state, strict=True, assign=True)
     return decoder.eval().requires_grad_(False)
+
+
+def _file_digest(source: _Source) -> str:
+    """The file's SHA-256; of shards that of the list which `sha256sum <index> <shards>` prints."""
+    if not source.shards:
+        return sha256(source.path)
+    lines = (f"{sha256(path)}  {path.name}\n" for path in (source.path, *source.shards))
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 def _weights_digest(decoder: SamDecoder) -> str:

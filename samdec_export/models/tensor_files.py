@@ -5,6 +5,7 @@ Nothing in a file is run: PyTorch's unpickler is restricted to tensors. The kind
 
 from __future__ import annotations
 
+import json
 import pickle
 import warnings
 import zipfile
@@ -25,6 +26,9 @@ __all__ = ["TensorFile", "open_tensors"]
 FOLDER_FILES = ("model.safetensors", "pytorch_model.bin")
 """The names that Hugging Face gives the weights in a model's folder, in order of preference."""
 
+INDEX = ".index.json"
+"""Added to those names where the weights are in several files: which tensor is in which."""
+
 WRAPPERS = ("model", "state_dict")
 """Keys under which trainers put the weights beside their own state."""
 
@@ -36,42 +40,71 @@ PICKLE = b"\x80"
 
 @dataclass(frozen=True, slots=True)
 class TensorFile:
-    """Tensors by name, still on disk where the format allows it, and the file that they are in."""
+    """Tensors by name, still on disk where the format allows it, and the file that they are in.
+
+    Where they are spread over several files, `path` is the index and `shards` are those files.
+    """
 
     path: Path
     tensors: Mapping[str, Tensor]
+    shards: tuple[Path, ...] = ()
 
 
 def open_tensors(path: Path) -> TensorFile:
-    """Open a checkpoint file or a Hugging Face folder.
+    """Open a checkpoint file, a Hugging Face folder or its index of shards.
 
     Raises:
         CheckpointError: There is no such file, it is damaged, or it holds something else.
     """
     try:
         file = _resolve(path)
+    except OSError as error:
+        raise CheckpointError(
+            f"{path} cannot be read: {error.strerror}.", "Check the path given with --ckpt."
+        ) from error
+    return _open_shards(file) if file.name.endswith(INDEX) else TensorFile(file, _read(file))
+
+
+def _read(file: Path) -> Mapping[str, Tensor]:
+    try:
         with file.open("rb") as stream:
             head = stream.read(len(LFS_POINTER))
     except OSError as error:
         raise CheckpointError(
-            f"{path} cannot be read: {error.strerror}.", "Check the path given with --ckpt."
+            f"{file} cannot be read: {error.strerror}.", "Check the path given with --ckpt."
         ) from error
     if not head:
         raise CheckpointError(f"{file} is empty.", "Fetch or save it again.")
     if head == LFS_POINTER:
         raise CheckpointError(f"{file} is a Git LFS pointer, not the file itself.", "Fetch it: git lfs pull.")
-    content = _load_safetensors(file) if head[8:9] == b"{" else _load_torch(file, head)
-    return TensorFile(file, _unwrap(file, content))
+    return _unwrap(file, _load_safetensors(file) if head[8:9] == b"{" else _load_torch(file, head))
+
+
+def _open_shards(index: Path) -> TensorFile:
+    """Every tensor of the files that an index names; they are beside it, whatever path it gives them."""
+    try:
+        names = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
+        shards = tuple(index.with_name(Path(name).name) for name in sorted({*names}))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise CheckpointError(f"{index} is no index of shards, or is damaged.", "Fetch or save it again.") from error
+    missing = [shard.name for shard in shards if not shard.is_file()]
+    if missing or not shards:
+        raise CheckpointError(
+            f"{index} names {len(shards)} files, and {len(missing)} are not beside it: {', '.join(missing[:3])}.",
+            "Fetch or save the whole folder again.",
+        )
+    return TensorFile(index, {name: tensor for shard in shards for name, tensor in _read(shard).items()}, shards)
 
 
 def _resolve(path: Path) -> Path:
     if path.is_dir():
-        for name in FOLDER_FILES:
+        names = (*FOLDER_FILES, *(name + INDEX for name in FOLDER_FILES))
+        for name in names:
             if (path / name).is_file():
                 return path / name
         raise CheckpointError(
-            f"{path} is a folder without {' or '.join(FOLDER_FILES)}.",
-            "Name a checkpoint file, or a folder that save_pretrained wrote (in one shard).",
+            f"{path} is a folder without {', '.join(names[:-1])} or {names[-1]}.",
+            "Name a checkpoint file, or a folder that save_pretrained wrote.",
         )
     if not path.exists():
         raise CheckpointError(f"{path} does not exist.", "Check the path given with --ckpt.")

@@ -5,21 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Final
 
 import onnx
 from onnx import TensorProto
 
 from samdec_export.errors import UsageError
+from samdec_export.options import DEFAULT_MARGIN
 from samdec_export.passes.autocast import MOVES
 from samdec_export.passes.dataflow import MATRIX_PRODUCTS, Dataflow
 from samdec_export.passes.describe import load
 from samdec_export.precision import FORMATS, Precision
 
-__all__ = ["CHEAP_SHARE", "MARGIN", "asked_for", "keep_by_range", "keep_by_rule", "keep_cheap", "stored_low"]
-
-MARGIN: Final = 4.0
-"""How far below the largest number a tensor must stay: an audit sees some inputs, not all."""
+__all__ = ["CHEAP_SHARE", "asked_for", "keep_by_range", "keep_by_rule", "keep_cheap", "stored_low"]
 
 CHEAP: Final = "cheap"
 """How the reasons of `keep_cheap` begin."""
@@ -96,7 +93,7 @@ def stored_low(kept: Mapping[str, str]) -> frozenset[str]:
 
 
 def keep_by_range(
-    path: Path, precision: Precision, absmax: Mapping[str, float], margin: float = MARGIN
+    path: Path, precision: Precision, absmax: Mapping[str, float], margin: float = DEFAULT_MARGIN
 ) -> dict[str, str]:
     """Nodes that read or make a tensor which may leave the range of `precision`: name and reason.
 
