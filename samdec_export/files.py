@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import shutil
 import tempfile
@@ -14,7 +15,7 @@ from pathlib import Path
 from samdec_export import interrupts
 from samdec_export.errors import GraphError, UsageError
 
-__all__ = ["check_target", "sha256", "staging", "write_text"]
+__all__ = ["check_target", "move_with_sidecar", "sha256", "sidecar_of", "staging", "write_text"]
 
 
 @contextmanager
@@ -76,6 +77,29 @@ def write_text(path: Path, text: str) -> None:
         draft = scratch / path.name
         draft.write_text(text, encoding="utf-8")
         os.replace(draft, path)
+
+
+def sidecar_of(path: Path) -> Path:
+    """`<file>.json`."""
+    return path.with_name(path.name + ".json")
+
+
+def move_with_sidecar(draft: Path, target: Path, content: object) -> None:
+    """Move a finished file into place, and a sidecar with it.
+
+    An interrupt comes before both or after both. A process that is killed between the two leaves a sidecar that does
+    not describe the file, which is noticed by its SHA-256.
+
+    Args:
+        draft: The finished file, in a scratch folder on the same disk as `target`.
+        target: Where it goes.
+        content: What the sidecar says, as JSON.
+    """
+    sidecar = sidecar_of(draft.with_name(target.name))
+    sidecar.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    with interrupts.deferred():
+        os.replace(draft, target)
+        os.replace(sidecar, sidecar_of(target))
 
 
 def _remove_empty(folders: Iterable[Path]) -> None:

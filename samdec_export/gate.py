@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 from samdec_export import interrupts
 from samdec_export.artifact import Artifact, Record
+from samdec_export.candidates import Subject, contend, open_artifact, open_subject
 from samdec_export.errors import GraphError, UsageError, ValidationError
 from samdec_export.feeds import NamedFeeds, only_case, outside_ranges, read_feeds, sweep_feeds
-from samdec_export.files import sha256
 from samdec_export.golden_file import open_golden
-from samdec_export.options import SweepName
-from samdec_export.references import Reference, eager_reference, golden_reference
+from samdec_export.options import Provider, SweepName
+from samdec_export.references import Reference, eager_references, golden_reference
+from samdec_export.signature import Signature
 
 if TYPE_CHECKING:
     from samdec_export.models.checkpoint import LoadedModel
@@ -81,55 +82,52 @@ def validate(
     case: str | None = None,
     seed: int | None = None,
     sweep: SweepName | None = None,
+    provider: Provider | None = None,
 ) -> Validated:
-    """Compare an exported or converted file with eager PyTorch.
+    """Compare an exported or converted file, or an engine, with eager PyTorch.
 
     Args:
-        path: The ONNX file.
+        path: The ONNX file or the engine.
         checkpoint: What it was exported from; None where the weights are embedded.
         golden: Inputs and eager PyTorch's answers to them, which `record` wrote: neither torch nor checkpoint is used.
         outputs: What an engine answered elsewhere, as Polygraphy writes it, to be judged instead of running `path`.
         feeds: Recorded inputs instead of a sweep: an `.npz` file, or Polygraphy's `.json`.
         case: The only case to run, by name.
         seed: What the inputs follow from; None for 0.
-        sweep: How wide to go; None for `full`.
+        sweep: How wide to go; None for `full`. An engine's sweep stays within its profiles.
+        provider: Where ONNX Runtime runs; None for the CPU.
 
     Raises:
         UsageError: No checkpoint where one is needed, there is no such case, a recording is damaged or does not fit, or
             an option has no place beside `golden`.
         ValidationError: The golden is of another contract.
-        CheckpointError, GraphError, DependencyError: As the stages say.
+        CheckpointError, GraphError, EngineError, DependencyError: As the stages say.
     """
-    artifact = open_artifact(path)
     if golden is not None:
         _refuse_beside_golden({"--ckpt": checkpoint, "--feeds": feeds, "--seed": seed, "--sweep": sweep})
+    subject = open_subject(path, provider)
+    artifact = subject.artifact
     kept = open_golden(golden) if golden else None
-    seed, sweep = seed or 0, sweep or "full"
-    cases = kept.cases() if kept else select_cases(artifact.record, feeds=feeds, seed=seed, sweep=sweep)
+    seed, width = seed or 0, sweep or "full"
+    cases = (
+        kept.cases()
+        if kept
+        else select_cases(artifact.record, feeds=feeds, seed=seed, sweep=width, within=subject.signatures)
+    )
     chosen = cases if case is None else only_case(cases, case)
-    reference = golden_reference(artifact, kept) if kept else eager_reference(artifact, load_for(artifact, checkpoint))
-    if outputs is not None:
-        comparisons, notes = _recorded_elsewhere(artifact, reference, outputs, cases)
+    chosen, left_out = _within_profiles(subject, chosen)
+    if kept:
+        references: tuple[Reference, ...] = (golden_reference(artifact, kept),)
     else:
-        comparisons, notes = _comparisons(artifact, reference)
-    notes += range_notes(artifact.record, chosen) if golden or feeds else ()
-    words = replay_words(path, checkpoint, seed, feeds, sweep, golden, outputs)
-    return _judge(artifact, comparisons, chosen, words, reference.findings, notes)
-
-
-def open_artifact(path: Path) -> Artifact:
-    """The artifact at `path`: its record from the file itself, checked against the sidecar if there is one.
-
-    Raises:
-        NoRecordError: samdec-export did not write it.
-        GraphError: It cannot be read, or its sidecar is of another file.
-    """
-    from samdec_export.passes.describe import describe
-
-    record = Record.from_metadata(describe(path).metadata, path)
-    artifact = Artifact(path=path, record=record, sha256=sha256(path))
-    artifact.check_sidecar()
-    return artifact
+        references = eager_references(artifact, load_for(artifact, checkpoint), on_gpu=subject.on_gpu)
+    if outputs is not None:
+        comparisons, notes = _recorded_elsewhere(artifact, references[-1], outputs, cases)
+    else:
+        comparisons, notes = _comparisons(subject, references)
+    notes += left_out + (range_notes(artifact.record, chosen) if golden or feeds else ())
+    words = replay_words(path, checkpoint, seed, feeds, width, golden, outputs)
+    words += ["--provider", provider] if provider else []
+    return _judge(artifact, comparisons, chosen, words, references[-1].findings, notes)
 
 
 def load_for(artifact: Artifact, checkpoint: Path | None) -> LoadedModel:
@@ -157,14 +155,26 @@ def load_for(artifact: Artifact, checkpoint: Path | None) -> LoadedModel:
 
 
 def select_cases(
-    record: Record, *, feeds: Path | None = None, case: str | None = None, seed: int = 0, sweep: SweepName = "full"
+    record: Record,
+    *,
+    feeds: Path | None = None,
+    case: str | None = None,
+    seed: int = 0,
+    sweep: SweepName = "full",
+    within: Sequence[Signature] = (),
 ) -> list[NamedFeeds]:
     """Recorded inputs or a sweep, or one case of them by name.
+
+    A sweep goes over the record's ranges, or over those of each signature in `within`, every case once.
 
     Raises:
         UsageError: There is no such case, or the recorded inputs do not fit.
     """
-    cases = read_feeds(feeds, record.signature) if feeds else sweep_feeds(record.signature, sweep, seed)
+    if feeds:
+        cases = read_feeds(feeds, record.signature)
+    else:
+        found = (item for signature in within or (record.signature,) for item in sweep_feeds(signature, sweep, seed))
+        cases = [*{item.name: item for item in found}.values()]
     return cases if case is None else only_case(cases, case)
 
 
@@ -173,17 +183,27 @@ def check(
     loaded: LoadedModel,
     cases: list[NamedFeeds],
     replay: Sequence[str],
+    subject: Subject | None = None,
     notes: tuple[str, ...] = (),
 ) -> Validated:
     """Run every comparison with eager PyTorch that this precision calls for.
+
+    Args:
+        artifact: What the graph is.
+        loaded: What it was made from.
+        cases: Inputs.
+        replay: The words of the command that does this again.
+        subject: The file that is judged, and where; None for the artifact in ONNX Runtime on the CPU.
+        notes: What the report is to say besides.
 
     Raises:
         GraphError: The record does not fit the model, or an engine refuses the file.
         DependencyError: An engine is not installed.
     """
-    reference = eager_reference(artifact, loaded)
-    comparisons, missing = _comparisons(artifact, reference)
-    return _judge(artifact, comparisons, cases, replay, reference.findings, (*missing, *notes))
+    subject = subject or Subject(artifact=artifact)
+    references = eager_references(artifact, loaded, on_gpu=subject.on_gpu)
+    comparisons, missing = _comparisons(subject, references)
+    return _judge(artifact, comparisons, cases, replay, references[-1].findings, (*missing, *notes))
 
 
 def range_notes(record: Record, cases: list[NamedFeeds]) -> tuple[str, ...]:
@@ -230,25 +250,18 @@ def replay_words(
     return words
 
 
-def _comparisons(artifact: Artifact, reference: Reference) -> tuple[list[Comparison], tuple[str, ...]]:
-    """Engine against reference; in low precision also the oracle against it, and the engine against the oracle.
+def _comparisons(subject: Subject, references: Sequence[Reference]) -> tuple[list[Comparison], tuple[str, ...]]:
+    """The file itself against every reference; in low precision also an oracle against the last, and the two together.
 
     The oracle rounds as the types say: ONNX Runtime's CPU provider computes fp16 in fp32, and would hide an overflow.
     """
-    from samdec_export.backends.ort import OrtRunner
-
-    precision = artifact.record.precision
-    if precision == "fp32":
-        return [reference.against(OrtRunner(artifact.path), precision)], ()
-    from samdec_export.backends.oracle import OracleRunner
-
-    oracle = OracleRunner(artifact.path)
-    rounded = reference.against(oracle, precision)
-    if precision == "bf16":
-        return [rounded], ("ONNX Runtime's CPU provider has no bf16 kernels: only the oracle was compared.",)
-    engine = OrtRunner(artifact.path)
-    own = Reference(runner=oracle).against(engine, precision)
-    return [reference.against(engine, precision), rounded, own], ()
+    found, precision = contend(subject), subject.rounding
+    comparisons = [reference.against(found.own, precision) for reference in references if found.own]
+    if found.oracle:
+        comparisons.append(references[-1].against(found.oracle, precision))
+    if found.oracle and found.own:
+        comparisons.append(Reference(runner=found.oracle).against(found.own, precision))
+    return comparisons, found.notes
 
 
 def _recorded_elsewhere(
@@ -260,6 +273,16 @@ def _recorded_elsewhere(
     engines = open_outputs(outputs, cases)
     note = f"{artifact.path} itself was not run: {outputs} holds what was answered elsewhere."
     return [reference.against(engine, artifact.record.precision) for engine in engines], (note,)
+
+
+def _within_profiles(subject: Subject, cases: list[NamedFeeds]) -> tuple[list[NamedFeeds], tuple[str, ...]]:
+    """The cases that an engine takes, and a note on the others; ONNX Runtime takes every size."""
+    if subject.engine is None:
+        return cases, ()
+    inside = [case for case in cases if any(not outside_ranges(ranges, [case]) for ranges in subject.signatures)]
+    left_out = len(cases) - len(inside)
+    note = f"{left_out} of {len(cases)} cases are outside the engine's profiles and were not run."
+    return inside, (note,) if left_out else ()
 
 
 def _refuse_beside_golden(options: Mapping[str, object]) -> None:

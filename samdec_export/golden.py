@@ -19,7 +19,7 @@ from samdec_export.golden_file import Golden, GoldenCase, GoldenRecord, Take, de
 from samdec_export.log import track
 from samdec_export.options import SweepName
 from samdec_export.polygraphy_files import write_inputs, write_outputs
-from samdec_export.references import Reference, eager_reference
+from samdec_export.references import Reference, eager_references
 from samdec_export.runner import Feeds, Outputs
 from samdec_export.signature import Signature
 
@@ -88,7 +88,7 @@ def record(
     check_target(target, (path, artifact.sidecar, checkpoint, feeds))
     questions = _questions(artifact.record.signature, feeds, seed, sweep, keep_inputs)
     with staging(target.parent) as scratch:
-        reference = eager_reference(artifact, load_for(artifact, checkpoint))
+        (reference,) = eager_references(artifact, load_for(artifact, checkpoint))
         if reference.findings:
             raise ValidationError(
                 f"Nothing was recorded: {'; '.join(reference.findings)}.", "Name its own with --ckpt."

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+from samdec_export import interrupts
 from samdec_export.artifact import Artifact, Record
 from samdec_export.errors import GraphError, ValidationError
 from samdec_export.golden_file import Golden
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from samdec_export.models.graphs import ExportGraph
     from samdec_export.validation.validate import Comparison
 
-__all__ = ["Reference", "eager_reference", "golden_reference"]
+__all__ = ["Reference", "eager_references", "golden_reference"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,22 +51,30 @@ class Reference:
         )
 
 
-def eager_reference(artifact: Artifact, loaded: LoadedModel) -> Reference:
+def eager_references(artifact: Artifact, loaded: LoadedModel, *, on_gpu: bool = False) -> tuple[Reference, ...]:
     """The definition as written, with the artifact's contract, in eager PyTorch.
+
+    Args:
+        artifact: The contract.
+        loaded: The weights.
+        on_gpu: On the GPU too.
+
+    Returns:
+        On the GPU where asked for; on the CPU last. Each has the CPU's float64 beside it.
 
     Raises:
         GraphError: The record does not fit the model.
     """
-    from samdec_export.backends.eager import EagerRunner
+    with interrupts.deferred():
+        from samdec_export.backends.eager import EagerRunner
 
-    record = artifact.record
+    signature = artifact.record.signature
     graph = _definition(artifact, loaded)
-    source = loaded.checkpoint
-    return Reference(
-        runner=EagerRunner(graph, record.signature),
-        exact=EagerRunner(graph, record.signature, exact=True),
-        findings=_other_weights(str(source.file), source.weights_sha256, artifact),
-    )
+    exact = EagerRunner(graph, signature, exact=True)
+    runners = [EagerRunner(graph, signature, device="cuda")] if on_gpu else []
+    runners.append(EagerRunner(graph, signature))
+    findings = _other_weights(str(loaded.checkpoint.file), loaded.checkpoint.weights_sha256, artifact)
+    return tuple(Reference(runner=runner, exact=exact, findings=findings) for runner in runners)
 
 
 def golden_reference(artifact: Artifact, golden: Golden) -> Reference:

@@ -17,10 +17,11 @@ CONTRACTS = {
 }
 STAGES = {"models", "export", "passes", "backends", "validation", "doctor", "benchmark"}
 ABOVE = {
+    "candidates": STAGES | {"engine_index"},
     "references": STAGES,
-    **dict.fromkeys(("gate", "pipeline"), STAGES | {"gate", "references"}),
+    **dict.fromkeys(("gate", "pipeline"), STAGES | {"candidates", "gate", "references"}),
     "golden": STAGES | {"gate", "references"},
-    **dict.fromkeys(("bench", "bench_plot", "bench_worker"), STAGES | {"gate", "bench", "bench_plot"}),
+    **dict.fromkeys(("bench", "bench_plot", "bench_worker"), STAGES | {"candidates", "bench", "bench_plot"}),
     **dict.fromkeys(("audit", "ranges_plot", "convert"), STAGES | {"gate", "audit", "ranges_plot"}),
     **dict.fromkeys(("engines", "engine_index"), STAGES | {"gate", "convert"}),
     "display": {"validation"},
@@ -38,7 +39,7 @@ ABOVE = {
 """The flows and the command line: what each may import beside the contracts."""
 
 ALLOWED = {
-    "torch": ("models/", "export.py", "backends/eager.py"),
+    "torch": ("models/", "export.py", "backends/eager.py", "backends/trt_torch.py"),
     "safetensors": ("models/tensor_files.py",),
     "onnx": ("export.py", "passes/", "backends/oracle_file.py"),
     "onnxslim": ("passes/simplify.py", "passes/cost.py"),
@@ -47,7 +48,7 @@ ALLOWED = {
     "onnxruntime": ("backends/ort.py", "passes/stepwise.py"),
     "tensorrt": ("backends/trt_api.py",),
     "tensorrt_rtx": ("backends/trt_api.py",),
-    "polygraphy": ("polygraphy_files.py",),
+    "polygraphy": ("polygraphy_files.py", "backends/trt_polygraphy.py"),
     "typer": ("cli.py", "cli_engines.py", "cli_golden.py", "cli_shared.py"),
     "rich": ("cli.py", "display.py", "display_golden.py", "log.py", "terminal.py", "validation/report.py"),
     "numpy": (
