@@ -133,8 +133,7 @@ def open_engine(path: Path) -> EngineFile:
         found = sha256(path)
         size = path.stat().st_size
     except FileNotFoundError as error:
-        missing = path if error.filename == str(path) else sidecar
-        reason = "does not exist" if missing == path else f"has no {sidecar.name}: not known what it is"
+        reason = f"has no {sidecar.name}: not known what it is" if path.exists() else "does not exist"
         raise EngineError(f"{path} {reason}.", again) from error
     except OSError as error:
         raise EngineError(f"{path} cannot be read: {error.strerror}.", again) from error

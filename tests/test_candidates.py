@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -21,7 +20,7 @@ from test_engines import SPOILED
 from samdec_export import bench, engines
 from samdec_export.backends import eager, machine, trt_load, trt_polygraphy
 from samdec_export.backends.machine import Gpu
-from samdec_export.backends.ort import OrtRunner
+from samdec_export.backends.ort import OrtRunner, installed_providers
 from samdec_export.bench import case_for, parse_entry
 from samdec_export.candidates import Subject, open_artifact, open_subject
 from samdec_export.engine_file import EngineFile
@@ -55,11 +54,17 @@ def engine(built: EngineFile, tmp_path: Path) -> Path:
 POISONED = """
 import json, sys
 from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec
 
 class Poison(MetaPathFinder):
     def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in ("tensorrt", "tensorrt_rtx", "polygraphy", "torch"):
-            raise AssertionError(f"{name} was touched")
+        return ModuleSpec(name, self) if name in ("tensorrt_rtx", "polygraphy", "torch") else None
+
+    def create_module(self, spec):
+        raise AssertionError(f"{spec.name} was touched")
+
+    def exec_module(self, module):
+        raise AssertionError
 
 sys.meta_path.insert(0, Poison())
 from samdec_export import cli
@@ -133,7 +138,7 @@ def test_an_engine_takes_no_provider(engine: Path, capsys: pytest.CaptureFixture
     assert (code, "is an engine" in err) == (2, True)
 
 
-@pytest.mark.skipif("CUDAExecutionProvider" in __import__("onnxruntime").get_available_providers(), reason="has CUDA")
+@pytest.mark.skipif("CUDAExecutionProvider" in installed_providers(), reason="this ONNX Runtime has CUDA")
 def test_a_provider_that_is_not_here(typed: Typed, capsys: pytest.CaptureFixture[str]) -> None:
     for words in (("validate", typed(), "--provider", "cuda"), ("bench", f"{typed()}@ort-cuda")):
         code, _, err = call(capsys, *words)
@@ -283,7 +288,7 @@ def test_an_engine_is_timed_by_its_runner(
 
 def test_a_worker_that_cannot_run_an_engine_says_so(engine: Path) -> None:
     words = [sys.executable, "-m", "samdec_export.bench_worker", "trt", str(engine)]
-    done = subprocess.run(words, capture_output=True, text=True, check=False, env={**os.environ})
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
     if "cannot run here" not in done.stderr:
         pytest.skip("this engine can run here")
     assert done.returncode == 6

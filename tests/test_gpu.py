@@ -9,14 +9,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from conftest import Typed
 from test_cli import call
+from test_validation import perturb_a_weight
 
 from samdec_export import engines
 from samdec_export.backends.eager import EagerRunner
 from samdec_export.backends.machine import first_gpu, look
+from samdec_export.backends.trt_load import load_engine
+from samdec_export.backends.trt_torch import ZeroCopyRunner
 from samdec_export.candidates import open_artifact, open_subject
 from samdec_export.engine_file import EngineFile, open_engine
 from samdec_export.engine_index import obstacle
@@ -88,11 +92,7 @@ def test_another_engines_weights_fail(
     typed: Typed, tmp_path: Path, capsys: pytest.CaptureFixture[str], flavour: EngineName
 ) -> None:
     """An engine of a graph whose largest weight was changed does not pass for the right one."""
-    from test_validation import perturb_a_weight
-
     source = Path(shutil.copy(typed(), tmp_path))
-    import onnx
-
     model = onnx.load(source)
     perturb_a_weight(model)
     onnx.save(model, source)
@@ -113,9 +113,6 @@ def test_ort_cuda_equals_eager(typed: Typed, capsys: pytest.CaptureFixture[str])
 def test_zero_copy_and_its_cuda_graph_equal_eager(
     typed: Typed, tmp_path: Path, tiny: LoadedModel, flavour: EngineName
 ) -> None:
-    from samdec_export.backends.trt_load import load_engine
-    from samdec_export.backends.trt_torch import ZeroCopyRunner
-
     engine = build(typed(graph="prompts"), tmp_path, flavour)
     record = engine.record.source
     runner = ZeroCopyRunner(load_engine(engine))
@@ -145,8 +142,8 @@ def test_bench_times_engines_beside_onnx_runtime(
     typed: Typed, tmp_path: Path, capsys: pytest.CaptureFixture[str], flavour: EngineName
 ) -> None:
     engine = build(typed(graph="prompts"), tmp_path, flavour)
-    onnx = tmp_path / engine.record.onnx
-    words = ("bench", engine.path, f"{onnx}@ort-cuda", onnx, "--prompts", "1,8", "--points", "2", "--repeats", "3")
+    source = tmp_path / engine.record.onnx
+    words = ("bench", engine.path, f"{source}@ort-cuda", source, "--prompts", "1,8", "--points", "2", "--repeats", "3")
     code, out, err = call(capsys, *words, "--json")
     assert code == 0, err
     rows = json.loads(out)["measurements"]

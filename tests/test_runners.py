@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import ctypes.util
+import copy
 import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -25,6 +26,7 @@ from samdec_export.backends.eager import EagerRunner
 from samdec_export.backends.ort import OrtRunner
 from samdec_export.backends.ort_bound import BURST, BoundRunner
 from samdec_export.backends.trt_load import LoadedEngine, load_engine
+from samdec_export.backends.trt_messages import journal
 from samdec_export.backends.trt_polygraphy import PolygraphyRunner
 from samdec_export.backends.trt_torch import ZeroCopyRunner
 from samdec_export.candidates import open_artifact
@@ -33,6 +35,9 @@ from samdec_export.engine_options import BuildOptions, EngineName
 from samdec_export.errors import DependencyError, EngineError, GraphError
 from samdec_export.feeds import make_feeds, sweep
 from samdec_export.files import sha256
+from samdec_export.models.checkpoint import LoadedModel
+from samdec_export.models.graphs import build_graph
+from samdec_export.options import GraphOptions
 from samdec_export.signature import Dim
 
 Profiles = tuple[tuple[Dim, ...], ...]
@@ -139,8 +144,7 @@ def test_other_tensors_are_refused(
 
 def test_a_refused_run_says_why(runner: ZeroCopyRunner, context: fake.Context) -> None:
     context.refuses = True
-    runner.loaded.api.Runtime(None)
-    trt_load.journal(runner.loaded.api).add(fake.Named("ERROR"), "out of memory")  # type: ignore[arg-type]
+    journal(runner.loaded.api).add(fake.Named("ERROR"), "out of memory")  # type: ignore[arg-type]
     with pytest.raises(EngineError, match=r"TensorRT-RTX 11.4.0 refuses the run: out of memory\."):
         runner.run(feeds(2))
 
@@ -317,11 +321,21 @@ def test_polygraphy_serves_the_flavour_that_is_asked_for(tmp_path: Path, first: 
     assert "Polygraphy serves one TensorRT in a process" in done.stderr
 
 
-@pytest.mark.skipif(bool(ctypes.util.find_library("cudart")), reason="the CUDA runtime is here")
+MISSING = """
+import polygraphy.cuda
+from samdec_export.backends.trt_polygraphy import _polygraphy
+
+def wrapper():
+    raise OSError("libcudart.so: cannot open shared object file")
+
+polygraphy.cuda.wrapper = wrapper
+_polygraphy("tensorrt")
+"""
+
+
 def test_a_missing_cuda_runtime_is_named() -> None:
-    code = "from samdec_export.backends.trt_polygraphy import _polygraphy; _polygraphy('rtx')"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert "DependencyError: The CUDA runtime cannot be loaded" in done.stderr
+    done = subprocess.run([sys.executable, "-c", MISSING], capture_output=True, text=True, check=False)
+    assert "DependencyError: The CUDA runtime cannot be loaded: libcudart.so" in done.stderr
 
 
 # ONNX Runtime
@@ -330,7 +344,8 @@ def test_a_missing_cuda_runtime_is_named() -> None:
 class Session:
     """A session on the CPU that says what a session on a GPU would, as far as a test wants it to."""
 
-    def __init__(self, path: str, options: Any, providers: Any, *, used: list[str]) -> None:
+    def __init__(self, path: str, options: Any, providers: Any, enable_fallback: int, *, used: list[str]) -> None:
+        assert not enable_fallback
         assert providers == [("CUDAExecutionProvider", {"use_tf32": "0"})]
         self.session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
         self.used = used
@@ -346,20 +361,24 @@ def pretend_cuda(monkeypatch: pytest.MonkeyPatch, used: list[str]) -> None:
     module = SimpleNamespace(
         SessionOptions=onnxruntime.SessionOptions,
         get_available_providers=lambda: ["CUDAExecutionProvider", "CPUExecutionProvider"],
-        InferenceSession=lambda path, options, providers: Session(path, options, providers, used=used),
+        preload_dlls=lambda: print("cudnn was not found"),
+        InferenceSession=partial(Session, used=used),
     )
     monkeypatch.setattr(ort, "_import", lambda: module)
 
 
-def test_a_fallback_of_the_whole_session_is_refused(typed: Typed, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_fallback_of_the_whole_session_is_refused(
+    typed: Typed, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     pretend_cuda(monkeypatch, ["CPUExecutionProvider"])
     with pytest.raises(DependencyError, match="cannot run on cuda here"):
         OrtRunner(typed(), "cuda")
+    assert capsys.readouterr().out == "", "results go to standard output"
 
 
 def test_a_fallback_of_single_nodes_is_refused(typed: Typed, monkeypatch: pytest.MonkeyPatch) -> None:
     pretend_cuda(monkeypatch, ["CUDAExecutionProvider", "CPUExecutionProvider"])
-    with pytest.raises(GraphError, match=r"no cuda kernels for .*MatMul"):
+    with pytest.raises(GraphError, match=r"would run MatMul .* elsewhere than on cuda"):
         OrtRunner(typed(), "cuda")
 
 
@@ -395,3 +414,14 @@ def test_tf32_is_off_while_eager_runs_and_as_it_was_afterwards() -> None:
     np.testing.assert_array_equal(found["y"], fake.expected(arrays["x"], arrays["label"]))
     assert seen == [("ieee", "ieee")]
     assert (matmul.fp32_precision, conv.fp32_precision) == former
+
+
+@pytest.mark.parametrize("graph", ["decoder", "prompts"])
+def test_a_reference_makes_all_its_tensors_where_its_weights_are(tiny: LoadedModel, graph: Any) -> None:
+    """On torch's device of shapes without values, which mixes with no other, as a GPU does not."""
+    module = build_graph(tiny.decoder, tiny.grid, GraphOptions(graph=graph, arrangement="reference"))
+    moved = copy.deepcopy(module).to("meta")
+    arrays = make_feeds(module.signature, sweep(module.signature, "quick")[0])
+    inputs = [torch.from_numpy(arrays[spec.name]).to("meta") for spec in module.signature.inputs]
+    found = moved(*inputs)
+    assert all(output.is_meta for output in found)
