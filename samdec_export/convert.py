@@ -122,7 +122,7 @@ def convert(
     if sweep and loaded:
         replay = replay_words(artifact.path, checkpoint, feeds=feeds, sweep=sweep)
         notes = range_notes(source.record, cases) if feeds else ()
-        validated = check(artifact, loaded, [typed_feeds(case, signature) for case in cases], replay, notes)
+        validated = check(artifact, loaded, [typed_feeds(case, signature) for case in cases], replay, notes=notes)
     return Converted(artifact=artifact, parent=path, casts=casts, shares=products, search=found, validated=validated)
 
 

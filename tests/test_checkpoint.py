@@ -104,7 +104,8 @@ def shard(tensors: dict[str, Tensor], folder: Path, name: str, place: str = "") 
     """The weights in two files and an index of them, as save_pretrained writes what is above its limit."""
     stem, dot, ending = name.partition(".")
     save = safetensors.torch.save_file if ending == "safetensors" else torch.save
-    names, placed = sorted(tensors), {}
+    names = sorted(tensors)
+    placed: dict[str, str] = {}
     for number in (1, 2):
         file = f"{stem}-{number:05}-of-00002{dot}{ending}"
         part = {key: tensors[key] for key in names[number - 1 :: 2]}

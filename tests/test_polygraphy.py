@@ -107,9 +107,10 @@ def test_what_is_not_polygraphys_is_told(
     export: Export, recorded: Recorded, tmp_path: Path, content: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "bad.json").write_text(content)
-    for options in ({"feeds": tmp_path / "bad.json"}, {"golden": recorded.path, "outputs": tmp_path / "bad.json"}):
-        with pytest.raises(UsageError, match=r"bad\.json"):
-            gate.validate(export().artifact.path, **options)
+    with pytest.raises(UsageError, match=r"bad\.json"):
+        gate.validate(export().artifact.path, feeds=tmp_path / "bad.json")
+    with pytest.raises(UsageError, match=r"bad\.json"):
+        gate.validate(export().artifact.path, golden=recorded.path, outputs=tmp_path / "bad.json")
     assert capfd.readouterr() == ("", ""), "Polygraphy prints nothing of its own"
 
 
