@@ -17,7 +17,7 @@ from samdec_export.errors import EngineError, UsageError
 from samdec_export.feeds import Case
 from samdec_export.files import staging
 from samdec_export.log import log, step
-from samdec_export.options import BENCH_RUNNERS, BenchRunner, parse_runner
+from samdec_export.options import BENCH_RUNNERS, BenchRunner
 from samdec_export.passes.cost import Cost, count_cost
 from samdec_export.runner import Runner
 
@@ -92,14 +92,14 @@ def parse_entry(text: str, checkpoint: Path | None) -> BenchEntry:
         UsageError: There is no such runner, or it does not run such a file.
     """
     path, _, kind = text.rpartition("@") if "@" in text else (text, "", "")
-    if not kind:
-        own: BenchRunner = "trt" if is_engine(Path(path)) else "ort"
-        return BenchEntry(path=Path(path), runner=own, name=text)
-    runner = parse_runner(kind)
-    if (runner == "trt") != is_engine(Path(path)):
-        known = "trt" if is_engine(Path(path)) else ", ".join(name for name in BENCH_RUNNERS if name != "trt")
-        raise UsageError(f"Runner {kind} does not run {path}.", f"It can be timed with: {known}.")
-    return BenchEntry(path=Path(path), runner=runner, checkpoint=checkpoint, name=text)
+    own: BenchRunner = "trt" if is_engine(Path(path)) else "ort"
+    known: tuple[BenchRunner, ...] = (
+        ("trt",) if own == "trt" else tuple(runner for runner in BENCH_RUNNERS if runner != "trt")
+    )
+    for runner in known:
+        if runner == (kind or own):
+            return BenchEntry(path=Path(path), runner=runner, checkpoint=checkpoint if kind else None, name=text)
+    raise UsageError(f"There is no runner {kind!r} for {path}.", f"Known: {', '.join(known)}.")
 
 
 def parse_workloads(images: str, prompts: str, points: str) -> list[Workload]:

@@ -1,4 +1,4 @@
-"""What a path given to `validate` or `bench` is, and what is run when it is judged.
+"""What a path given to `validate` or `bench` is, and who takes part when it is judged.
 
 An engine is compared with its sidecar, and the sidecar with this machine, before TensorRT, CUDA or torch is touched.
 """
@@ -100,13 +100,12 @@ def is_engine(path: Path) -> bool:
     return path.suffix == ENGINE
 
 
-def open_subject(path: Path, provider: Provider | None = None, *, runs: bool = True) -> Subject:
+def open_subject(path: Path, provider: Provider | None = None) -> Subject:
     """What a path is, and that it can run here as far as can be told without loading it.
 
     Args:
         path: An engine, or an ONNX file.
         provider: Where ONNX Runtime is to run it; None for the CPU.
-        runs: It is to run here. Without that nothing is asked of this machine.
 
     Raises:
         UsageError: A provider for an engine.
@@ -116,14 +115,12 @@ def open_subject(path: Path, provider: Provider | None = None, *, runs: bool = T
     """
     if not is_engine(path):
         subject = Subject(artifact=open_artifact(path), provider=provider or "cpu")
-        if runs:
-            _require_provider(subject.provider)
+        _require_provider(subject.provider)
         return subject
     if provider is not None:
         raise UsageError(f"{path} is an engine: ONNX Runtime does not run it.", "Leave out --provider.")
     engine = open_engine(path)
-    if runs:
-        _require_machine(engine)
+    _require_machine(engine)
     return Subject(artifact=Artifact(path=path, record=engine.record.source, sha256=engine.sha256), engine=engine)
 
 

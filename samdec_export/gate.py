@@ -94,8 +94,8 @@ def validate(
         feeds: Recorded inputs instead of a sweep: an `.npz` file, or Polygraphy's `.json`.
         case: The only case to run, by name.
         seed: What the inputs follow from; None for 0.
-        sweep: How wide to go, None for `full`; an engine's sweep stays within its profiles.
-        provider: Where ONNX Runtime runs it; None for the CPU.
+        sweep: How wide to go; None for `full`. An engine's sweep stays within its profiles.
+        provider: Where ONNX Runtime runs; None for the CPU.
 
     Raises:
         UsageError: No checkpoint where one is needed, there is no such case, a recording is damaged or does not fit, or
@@ -103,26 +103,31 @@ def validate(
         ValidationError: The golden is of another contract.
         CheckpointError, GraphError, EngineError, DependencyError: As the stages say.
     """
-    subject = open_subject(path, provider, runs=outputs is None)
-    artifact = subject.artifact
     if golden is not None:
         _refuse_beside_golden({"--ckpt": checkpoint, "--feeds": feeds, "--seed": seed, "--sweep": sweep})
+    subject = open_subject(path, provider)
+    artifact = subject.artifact
     kept = open_golden(golden) if golden else None
-    seed, sweep = seed or 0, sweep or "full"
-    if kept:
-        cases, references = kept.cases(), (golden_reference(artifact, kept),)
-    else:
-        cases = select_cases(artifact.record, feeds=feeds, seed=seed, sweep=sweep, within=subject.signatures)
-        references = eager_references(artifact, load_for(artifact, checkpoint), on_gpu=subject.on_gpu)
+    seed, width = seed or 0, sweep or "full"
+    cases = (
+        kept.cases()
+        if kept
+        else select_cases(artifact.record, feeds=feeds, seed=seed, sweep=width, within=subject.signatures)
+    )
     chosen = cases if case is None else only_case(cases, case)
+    chosen, left_out = _within_profiles(subject, chosen)
+    if kept:
+        references: tuple[Reference, ...] = (golden_reference(artifact, kept),)
+    else:
+        references = eager_references(artifact, load_for(artifact, checkpoint), on_gpu=subject.on_gpu)
     if outputs is not None:
-        comparisons, notes = _recorded_elsewhere(subject, references[-1], outputs, cases)
+        comparisons, notes = _recorded_elsewhere(artifact, references[-1], outputs, cases)
     else:
         comparisons, notes = _comparisons(subject, references)
-    notes += range_notes(artifact.record, chosen) if golden or feeds else ()
-    words = replay_words(path, checkpoint, seed, feeds, sweep, golden, outputs)
+    notes += left_out + (range_notes(artifact.record, chosen) if golden or feeds else ())
+    words = replay_words(path, checkpoint, seed, feeds, width, golden, outputs)
     words += ["--provider", provider] if provider else []
-    return _judge(artifact, comparisons, chosen, words, references[0].findings, notes)
+    return _judge(artifact, comparisons, chosen, words, references[-1].findings, notes)
 
 
 def load_for(artifact: Artifact, checkpoint: Path | None) -> LoadedModel:
@@ -178,17 +183,27 @@ def check(
     loaded: LoadedModel,
     cases: list[NamedFeeds],
     replay: Sequence[str],
+    subject: Subject | None = None,
     notes: tuple[str, ...] = (),
 ) -> Validated:
-    """Run every comparison of an ONNX file with eager PyTorch, on the CPU, that its precision calls for.
+    """Run every comparison with eager PyTorch that this precision calls for.
+
+    Args:
+        artifact: What the graph is.
+        loaded: What it was made from.
+        cases: Inputs.
+        replay: The words of the command that does this again.
+        subject: The file that is judged, and where; None for the artifact in ONNX Runtime on the CPU.
+        notes: What the report is to say besides.
 
     Raises:
         GraphError: The record does not fit the model, or an engine refuses the file.
         DependencyError: An engine is not installed.
     """
-    references = eager_references(artifact, loaded)
-    comparisons, missing = _comparisons(Subject(artifact=artifact), references)
-    return _judge(artifact, comparisons, cases, replay, references[0].findings, (*missing, *notes))
+    subject = subject or Subject(artifact=artifact)
+    references = eager_references(artifact, loaded, on_gpu=subject.on_gpu)
+    comparisons, missing = _comparisons(subject, references)
+    return _judge(artifact, comparisons, cases, replay, references[-1].findings, (*missing, *notes))
 
 
 def range_notes(record: Record, cases: list[NamedFeeds]) -> tuple[str, ...]:
@@ -236,7 +251,7 @@ def replay_words(
 
 
 def _comparisons(subject: Subject, references: Sequence[Reference]) -> tuple[list[Comparison], tuple[str, ...]]:
-    """The file itself against each reference; in low precision also the oracle, and the file against the oracle.
+    """The file itself against every reference; in low precision also an oracle against the last, and the two together.
 
     The oracle rounds as the types say: ONNX Runtime's CPU provider computes fp16 in fp32, and would hide an overflow.
     """
@@ -250,14 +265,24 @@ def _comparisons(subject: Subject, references: Sequence[Reference]) -> tuple[lis
 
 
 def _recorded_elsewhere(
-    subject: Subject, reference: Reference, outputs: Path, cases: list[NamedFeeds]
+    artifact: Artifact, reference: Reference, outputs: Path, cases: list[NamedFeeds]
 ) -> tuple[list[Comparison], tuple[str, ...]]:
     """What engines answered elsewhere against the reference, by the limits of the artifact's precision."""
     from samdec_export.backends.recorded import open_outputs
 
     engines = open_outputs(outputs, cases)
-    note = f"{subject.artifact.path} itself was not run: {outputs} holds what was answered elsewhere."
-    return [reference.against(engine, subject.rounding) for engine in engines], (note,)
+    note = f"{artifact.path} itself was not run: {outputs} holds what was answered elsewhere."
+    return [reference.against(engine, artifact.record.precision) for engine in engines], (note,)
+
+
+def _within_profiles(subject: Subject, cases: list[NamedFeeds]) -> tuple[list[NamedFeeds], tuple[str, ...]]:
+    """The cases that an engine takes, and a note on the others; ONNX Runtime takes every size."""
+    if subject.engine is None:
+        return cases, ()
+    inside = [case for case in cases if any(not outside_ranges(ranges, [case]) for ranges in subject.signatures)]
+    left_out = len(cases) - len(inside)
+    note = f"{left_out} of {len(cases)} cases are outside the engine's profiles and were not run."
+    return inside, (note,) if left_out else ()
 
 
 def _refuse_beside_golden(options: Mapping[str, object]) -> None:

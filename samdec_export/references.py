@@ -52,22 +52,28 @@ class Reference:
 
 
 def eager_references(artifact: Artifact, loaded: LoadedModel, *, on_gpu: bool = False) -> tuple[Reference, ...]:
-    """The definition as written, with the artifact's contract, in eager PyTorch: on the CPU, or on the GPU and the CPU.
+    """The definition as written, with the artifact's contract, in eager PyTorch.
+
+    Args:
+        artifact: The contract.
+        loaded: The weights.
+        on_gpu: On the GPU too.
+
+    Returns:
+        On the GPU where asked for; on the CPU last. Each has the CPU's float64 beside it.
 
     Raises:
         GraphError: The record does not fit the model.
-        DependencyError: There is no GPU that torch can use.
     """
     with interrupts.deferred():
         from samdec_export.backends.eager import EagerRunner
 
     signature = artifact.record.signature
     graph = _definition(artifact, loaded)
-    source = loaded.checkpoint
     exact = EagerRunner(graph, signature, exact=True)
-    findings = _other_weights(str(source.file), source.weights_sha256, artifact)
     runners = [EagerRunner(graph, signature, device="cuda")] if on_gpu else []
     runners.append(EagerRunner(graph, signature))
+    findings = _other_weights(str(loaded.checkpoint.file), loaded.checkpoint.weights_sha256, artifact)
     return tuple(Reference(runner=runner, exact=exact, findings=findings) for runner in runners)
 
 
