@@ -15,7 +15,7 @@ CONTRACTS = {
     *"__init__ artifact engine_file engine_options errors feeds files interrupts log options precision runner".split(),
     "signature",
 }
-STAGES = {"models", "export", "passes", "backends", "validation", "doctor", "benchmark"}
+STAGES = {"models", "export", "passes", "backends", "validation", "doctor", "benchmark", "report"}
 ABOVE = {
     **dict.fromkeys(("gate", "pipeline"), STAGES | {"gate"}),
     **dict.fromkeys(("bench", "bench_plot", "bench_worker"), STAGES | {"gate", "bench", "bench_plot"}),
@@ -42,7 +42,12 @@ ALLOWED = {
     "tensorrt_rtx": ("backends/trt_api.py",),
     "typer": ("cli.py", "cli_engines.py", "cli_shared.py"),
     "rich": ("cli.py", "display.py", "log.py", "validation/report.py"),
-    "numpy": ("feeds.py", "backends/", "validation/", "models/sam.py", "passes/cost.py", "passes/ranges.py", "bench"),
+    "numpy": (
+        *("feeds.py", "backends/", "validation/", "models/sam.py", "passes/cost.py", "passes/ranges.py", "bench"),
+        "report/masks.py",
+    ),
+    "pydantic": ("report/",),
+    "jinja2": ("report/html.py",),
     "matplotlib": ("bench_plot.py", "ranges_plot.py"),
 }
 """Each third-party package and where it may be imported; typing of arrays through numpy.typing is free."""
