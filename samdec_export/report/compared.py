@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 __all__ = [
     "Case",
@@ -168,6 +168,7 @@ class Verdict:
         output: The output that decided; empty where there is none.
         measured: What was found there.
         allowed: The threshold.
+        bound: Whether it bounds from above or from below.
         sentence: Which threshold, on which case, by how much, for somebody who reads nothing else.
     """
 
@@ -179,6 +180,7 @@ class Verdict:
     output: str = ""
     measured: Number = None
     allowed: Number = None
+    bound: Literal["at most", "at least"] | None = None
     sentence: str
 
 
