@@ -6,7 +6,18 @@ import math
 
 from samdec_export.report.document import Number
 
-__all__ = ["closeness", "number", "percent", "psnr", "seconds", "short", "size", "times"]
+__all__ = [
+    "NOTHING",
+    "bounded",
+    "change",
+    "closeness",
+    "number",
+    "percent",
+    "psnr",
+    "seconds",
+    "short",
+    "size",
+]
 
 NOTHING = "-"
 HASH_SHOWN = 12
@@ -24,10 +35,15 @@ def number(value: Number) -> str:
 
 def closeness(value: Number) -> str:
     """A number near 1, such as an IoU, without rounding up to it: 0.99998."""
-    if value is None:
+    if value is None or not math.isfinite(value):
         return NOTHING
     text = f"{math.floor(value * 1e6) / 1e6:.6f}".rstrip("0").rstrip(".")
     return text or "0"
+
+
+def bounded(value: Number, bound: str | None) -> str:
+    """What a threshold is about: a share near 1 where it bounds from below."""
+    return closeness(value) if bound == "at least" else number(value)
 
 
 def percent(share: Number) -> str:
@@ -65,8 +81,6 @@ def short(digest: str | None) -> str:
     return digest[:HASH_SHOWN] if digest else NOTHING
 
 
-def times(value: Number) -> str:
-    """How many times over: 1.2x, 18000x; empty where that is not known."""
-    if value is None or not math.isfinite(value):
-        return ""
-    return f"{value:.2g}x" if value < 100 else f"{value:,.0f}x"
+def change(share: Number) -> str:
+    """A change as a percentage with its sign: +2.0%."""
+    return NOTHING if share is None else f"{100 * share:+.1f}%"

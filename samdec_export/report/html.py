@@ -21,6 +21,7 @@ from samdec_export.report.masks import COLOURS, draw_masks
 from samdec_export.report.views import (
     OutputRow,
     TimingRow,
+    closest,
     failed,
     nearest_ranges,
     output_rows,
@@ -31,8 +32,7 @@ from samdec_export.report.views import (
 
 __all__ = ["to_html"]
 
-MASKS_SHOWN = 8
-RANGES_SHOWN = 12
+MASKS_SHOWN, RANGES_SHOWN, CLOSEST_SHOWN = 8, 12, 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,6 +81,7 @@ def to_html(document: Document) -> str:
         .render(
             report=document,
             failed=failed(document),
+            closest=closest(document, CLOSEST_SHOWN) if document.passed else [],
             masks=[_masks(pair) for pair in shown],
             masks_left_out=len(document.worst_masks) - len(shown),
             colours=COLOURS,
@@ -107,10 +108,6 @@ def _moment(created: str) -> str:
         return f"{datetime.fromisoformat(created):%d %B %Y, %H:%M %Z}".strip()
     except ValueError:
         return created
-
-
-def _change(share: float | None) -> str:
-    return figures.NOTHING if share is None else f"{100 * share:+.1f}%"
 
 
 def _pretty(config: Mapping[str, Any]) -> str:
@@ -144,7 +141,8 @@ def _ranges(document: Document) -> ShownRanges:
 
 
 FILTERS: Final = {
-    "change": _change,
+    "bounded": figures.bounded,
+    "change": figures.change,
     "duration": figures.seconds,
     "figure": figures.number,
     "groupby_artifact": _by_artifact,

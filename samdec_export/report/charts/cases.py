@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from samdec_export.report.charts.scales import LogScale, Tick
+from samdec_export.report.charts.scales import WIDTH, LogScale, Tick
 from samdec_export.report.document import Case, Comparison, Number
 from samdec_export.report.figures import number
 
 __all__ = ["CaseChart", "CaseRow", "case_charts"]
 
 CASES_SHOWN = 40
-LABEL_SHOWN = 19
+LABEL_SHOWN = 17
 ROW, HEAD, FOOT = 18, 34, 20
 TICKS = 5
-PLOT = (120.0, 292.0)
+PLOT = (104.0, 240.0)
 """Where the axis starts and ends: labels stand at its left, values at its right."""
 
 STRUCTURE = ("outputs", "structure", "run")
@@ -38,7 +38,7 @@ class CaseRow:
 class CaseChart:
     """A metric of one output by shape, on a log scale, with its limit.
 
-    `axes` is what the labels of the rows are made of; `left_out` counts cases that are not drawn.
+    `axes` is what the labels of the rows are made of; the scale begins at `start`; `left_out` cases are not drawn.
     """
 
     title: str
@@ -47,6 +47,8 @@ class CaseChart:
     rows: tuple[CaseRow, ...]
     ticks: tuple[Tick, ...]
     limit: Tick | None
+    start: float
+    width: float
     height: float
     left_out: int
 
@@ -98,6 +100,8 @@ def _chart(metric: _Metric) -> CaseChart:
         rows=rows,
         ticks=scale.ticks(TICKS),
         limit=None if limit is None else Tick(at=scale.at(limit), label=f"allowed {number(limit)}"),
+        start=PLOT[0],
+        width=WIDTH,
         height=HEAD + ROW * len(rows) + FOOT,
         left_out=len(metric.values) - len(shown),
     )

@@ -12,7 +12,7 @@ from samdec_export.report.figures import number, percent
 __all__ = ["Bar", "ErrorsChart", "errors_chart"]
 
 LEFT, RIGHT, TOP, BASE, FOOT = 14.0, WIDTH - 14.0, 18.0, 130.0, 20.0
-TICKS = 6
+TICKS = 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,6 +36,7 @@ class ErrorsChart:
     ticks: tuple[Tick, ...]
     base: float
     top: str
+    width: float
     height: float
 
 
@@ -58,12 +59,13 @@ def errors_chart(output: str, found: Histogram) -> ErrorsChart | None:
         bars.append(Bar(x=at(start), y=BASE - tall, width=max(at(end) - at(start) - 1, 0.5), height=tall, text=text))
     return ErrorsChart(
         title=f"Errors of {output}",
-        summary=f"{total:,} values: {percent(found.exact / total)} are exact, the others are off by "
+        summary=f"{total:,} values: {percent(found.exact / total) if found.exact else 'none'} exact, the others off by "
         f"{number(10**low)} to {number(10**high)}.",
         bars=tuple(bars),
         ticks=tuple(Tick(at=at(power), label=f"1e{power}") for power in _decades(low, high)),
         base=BASE,
         top=percent(most / total),
+        width=WIDTH,
         height=BASE + FOOT,
     )
 

@@ -10,8 +10,8 @@ from samdec_export.report.document import Number
 
 __all__ = ["WIDTH", "LogScale", "Tick"]
 
-WIDTH = 360
-"""Units across a chart, and CSS pixels on a phone: there its letters are as large as those of the page."""
+WIDTH = 300.0
+"""Units across a chart, which is what a phone has: letters are 11 CSS pixels high there."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
+from samdec_export.report.charts.scales import WIDTH
 from samdec_export.report.figures import seconds
 from samdec_export.report.views import TimingRow
 
 __all__ = ["TimeBar", "TimesChart", "times_charts"]
 
-LENGTH, ROW = 284.0, 36.0
+LENGTH, ROW = 236.0, 36.0
 """Of the longest bar, which leaves room for its time at the right, and of a row: a name above a bar."""
 
 
@@ -36,6 +37,7 @@ class TimesChart:
     title: str
     summary: str
     bars: tuple[TimeBar, ...]
+    width: float
     height: float
 
 
@@ -54,6 +56,7 @@ def _times_chart(title: str, rows: Sequence[TimingRow]) -> TimesChart:
         title=title,
         summary=f"The quickest is {best.candidate}, {seconds(best.median)} a run." if best else "None ran.",
         bars=tuple(_bar(row, ROW * index + 17, unit) for index, row in enumerate(rows)),
+        width=WIDTH,
         height=ROW * len(rows) + 4,
     )
 
