@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from samdec_export.report.figures import size
-from samdec_export.report.views import closest, failed, usage
+from samdec_export.report.views import closest, failed, headline, usage
 
 if TYPE_CHECKING:
     from samdec_export.report.document import Document
@@ -22,7 +22,7 @@ SHOWN = 5
 def reported(document: Document, written: Sequence[Path] = ()) -> None:
     """The verdict, what breaks or comes nearest to a threshold, the artifacts, and the files that were written."""
     console = Console(highlight=False, soft_wrap=True, markup=False)
-    console.print(f"{'Passed' if document.passed else 'FAILED'}: {document.headline}")
+    console.print(f"{'PASSED' if document.passed else 'FAILED'}: {headline(document)}")
     broken = failed(document)
     for verdict in broken[:SHOWN]:
         console.print(f"  {verdict.sentence}")

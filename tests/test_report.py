@@ -23,7 +23,7 @@ from samdec_export.report.charts.cases import case_charts
 from samdec_export.report.charts.errors import errors_chart
 from samdec_export.report.charts.scales import LogScale
 from samdec_export.report.document import Document, Histogram, Verdict
-from samdec_export.report.figures import bounded, closeness, number, percent, seconds, size
+from samdec_export.report.figures import bounded, closeness, number, percent, seconds, size, used
 from samdec_export.report.masks import pack_mask, unpack_mask
 from samdec_export.report.schema import SCHEMA_FILE, derive_schema, read_schema
 from samdec_export.report.views import closest, failed, output_rows, timing_rows, usage
@@ -282,6 +282,8 @@ def test_a_chart_of_errors_is_as_high_as_its_counts() -> None:
         (bounded(0.9999, "at least"), "0.9999"),
         (bounded(0.003, "at most"), "3e-3"),
         (percent(0.123), "12.3%"),
+        (used(0.33), "33%"),
+        (used(17530.2), "17,530 times"),
         (seconds(0.00083), "830 us"),
         (seconds(0.0123), "12.3 ms"),
         (seconds(4.56), "4.56 s"),

@@ -82,7 +82,7 @@ class Document:
     Args:
         schema_version: Of this document.
         passed: The verdict.
-        headline: The verdict in one sentence.
+        headline: The verdict in one sentence; renderings put `FAILED` or `PASSED` before it themselves.
         created: When, ISO 8601 with its time zone.
         title: What the report is of, in a few words.
         model: Name in the registry.

@@ -17,6 +17,7 @@ __all__ = [
     "seconds",
     "short",
     "size",
+    "used",
 ]
 
 NOTHING = "-"
@@ -49,6 +50,11 @@ def bounded(value: Number, bound: str | None) -> str:
 def percent(share: Number) -> str:
     """A share as a percentage: 12.3%, 0.0012%."""
     return NOTHING if share is None or not math.isfinite(share) else f"{number(100 * share)}%"
+
+
+def used(share: Number) -> str:
+    """How much of what is allowed was used: 33%, or 17,530 times."""
+    return percent(share) if share is None or not 10 <= share < math.inf else f"{share:,.0f} times"
 
 
 def psnr(value: Number) -> str:

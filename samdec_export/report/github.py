@@ -11,7 +11,7 @@ from pathlib import Path
 from samdec_export.errors import UsageError
 from samdec_export.report.document import Document
 from samdec_export.report.markdown import to_markdown
-from samdec_export.report.views import failed
+from samdec_export.report.views import failed, headline
 
 __all__ = ["append_summary", "in_actions", "workflow_commands"]
 
@@ -30,14 +30,14 @@ def workflow_commands(document: Document) -> list[str]:
     Artifacts that were not run are notices of their own.
     """
     if document.passed:
-        lines = [_command("notice", document.title, document.headline)]
+        lines = [_command("notice", document.title, headline(document))]
     else:
         broken = [(f"{verdict.threshold}: {verdict.artifact}", verdict.sentence) for verdict in failed(document)]
         shown = broken if len(broken) <= SHOWN else broken[: SHOWN - 1]
         lines = [_command("error", title, sentence) for title, sentence in shown]
         if not broken or len(broken) > SHOWN:
             rest = f" {len(broken) - len(shown)} more thresholds are broken." if broken else ""
-            lines.append(_command("error", document.title, document.headline + rest))
+            lines.append(_command("error", document.title, headline(document) + rest))
     skipped = [artifact for artifact in document.artifacts if artifact.status == "not run"]
     return lines + [_command("notice", item.name, item.reason or "not run") for item in skipped[: SHOWN - 1]]
 

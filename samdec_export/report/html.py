@@ -23,6 +23,7 @@ from samdec_export.report.views import (
     TimingRow,
     closest,
     failed,
+    headline,
     nearest_ranges,
     output_rows,
     reach,
@@ -80,6 +81,7 @@ def to_html(document: Document) -> str:
         .get_template("page.html")
         .render(
             report=document,
+            headline=headline(document),
             failed=failed(document),
             closest=closest(document, CLOSEST_SHOWN) if document.passed else [],
             masks=[_masks(pair) for pair in shown],
@@ -155,5 +157,6 @@ FILTERS: Final = {
     "short": figures.short,
     "size": figures.size,
     "usage": usage,
+    "used": figures.used,
 }
 """What the templates may call."""

@@ -14,6 +14,7 @@ from itertools import chain
 from xml.etree import ElementTree as Xml
 
 from samdec_export.report.document import Case, Comparison, Document, Stage, Verdict
+from samdec_export.report.views import headline
 
 __all__ = ["to_junit"]
 
@@ -42,7 +43,7 @@ def to_junit(document: Document) -> str:
     }
     tests = [*chain(*suites.values())]
     if not document.passed and not any(test.failure for test in tests):
-        suites["run"].append(_Test(group="run", name="verdict", kind="verdict", failure=document.headline))
+        suites["run"].append(_Test(group="run", name="verdict", kind="verdict", failure=headline(document)))
         tests = [*chain(*suites.values())]
     root = Xml.Element("testsuites", {"name": _text(document.title), **_counts(tests)})
     del root.attrib["skipped"]  # which Jenkins' schema has for suites alone

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from samdec_export.report import figures
 from samdec_export.report.document import ArtifactEntry, Comparison, Document, Latency, Stage, Verdict
-from samdec_export.report.views import closest, failed, nearest_ranges, output_rows, reach, timing_rows, usage
+from samdec_export.report.views import closest, failed, headline, nearest_ranges, output_rows, reach, timing_rows, usage
 
 __all__ = ["LARGEST", "to_markdown"]
 
@@ -40,7 +40,7 @@ def _verdict(document: Document) -> str:
     lines = [
         f"## {'✅ Passed' if document.passed else '❌ Failed'}: {_cell(document.title)}",
         "",
-        _cell(document.headline),
+        _cell(headline(document)),
         "",
     ]
     broken = failed(document)
@@ -55,7 +55,7 @@ def _verdict(document: Document) -> str:
 
 def _near(verdict: Verdict) -> str:
     where = ", ".join(_cell(part) for part in (verdict.artifact, verdict.comparison, verdict.output) if part)
-    return f"{figures.percent(usage(verdict))} of {_cell(verdict.threshold)} used by {where}"
+    return f"{figures.used(usage(verdict))} of {_cell(verdict.threshold)} used by {where}"
 
 
 def _sections(document: Document) -> Iterator[tuple[str, str]]:

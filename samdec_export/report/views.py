@@ -22,6 +22,7 @@ __all__ = [
     "TimingRow",
     "closest",
     "failed",
+    "headline",
     "nearest_ranges",
     "output_rows",
     "reach",
@@ -62,6 +63,11 @@ class TimingRow:
         """Such as `1 image, 8 prompts, 2 points`."""
         counts = (("image", self.timing.images), ("prompt", self.timing.prompts), ("point", self.timing.points))
         return ", ".join(f"{count} {unit}{'' if count == 1 else 's'}" for unit, count in counts)
+
+
+def headline(document: Document) -> str:
+    """The verdict's sentence without its first word, which every rendering sets apart."""
+    return document.headline.removeprefix("FAILED: ").removeprefix("PASSED: ")
 
 
 def failed(document: Document) -> list[Verdict]:

@@ -12,7 +12,7 @@ from samdec_export.report.views import reach
 
 __all__ = ["RangePoint", "RangesChart", "ranges_chart"]
 
-CHART_WIDTH, HEIGHT, LEFT = 640.0, 250.0, 44.0
+CHART_WIDTH, HEIGHT, LEFT = 860.0, 260.0, 44.0
 """Wider than a phone: a graph has hundreds of tensors. It scrolls in a box of its own."""
 
 TICKS = 7
