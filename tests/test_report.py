@@ -279,6 +279,7 @@ def test_a_chart_of_errors_is_as_high_as_its_counts() -> None:
         (closeness(0.9999999), "0.999999"),
         (closeness(1.0), "1"),
         (closeness(0.0), "0"),
+        (closeness(1e308), "1e308"),
         (bounded(0.9999, "at least"), "0.9999"),
         (bounded(0.003, "at most"), "3e-3"),
         (percent(0.123), "12.3%"),

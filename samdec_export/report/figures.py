@@ -36,8 +36,8 @@ def number(value: Number) -> str:
 
 def closeness(value: Number) -> str:
     """A number near 1, such as an IoU, without rounding up to it: 0.99998."""
-    if value is None or not math.isfinite(value):
-        return NOTHING
+    if value is None or not 0 <= value <= 1:
+        return number(value)
     text = f"{math.floor(value * 1e6) / 1e6:.6f}".rstrip("0").rstrip(".")
     return text or "0"
 
