@@ -256,6 +256,9 @@ def test_junit_says_why(failing: Document) -> None:
     messages = [failure.get("message") for failure in root.iter("failure")]
     assert [verdict.sentence for verdict in failing.verdicts if not verdict.passed] == messages[:3]
     assert all("broken.onnx" in (message or "") for message in messages)
+    classes = {(test.get("classname") or "").rpartition(".")[2] for test in root.iter("testcase")}
+    assert {"thresholds", "stages", "artifacts"} < classes
+    assert {item.name.replace(".", "_") for item in failing.comparisons} < classes, "Jenkins splits at the last dot"
     skipped = [element.get("message") for element in root.iter("skipped")]
     assert skipped == ["no GPU here", "built, not run: no GPU here"]
 
