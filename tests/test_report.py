@@ -283,6 +283,8 @@ def test_a_chart_of_errors_is_as_high_as_its_counts() -> None:
         (bounded(0.9999, "at least"), "0.9999"),
         (bounded(0.003, "at most"), "3e-3"),
         (percent(0.123), "12.3%"),
+        (percent(4.069e-5), "0.00407%"),
+        (percent(0.0), "0%"),
         (used(0.33), "33%"),
         (used(17530.2), "17,530 times"),
         (seconds(0.00083), "830 us"),

@@ -49,7 +49,10 @@ def bounded(value: Number, bound: str | None) -> str:
 
 def percent(share: Number) -> str:
     """A share as a percentage: 12.3%, 0.0012%."""
-    return NOTHING if share is None or not math.isfinite(share) else f"{number(100 * share)}%"
+    if share is None or not math.isfinite(share):
+        return NOTHING
+    value = 100 * share
+    return f"{value:.3g}%" if 1e-4 <= abs(value) < 1000 else f"{number(value)}%"
 
 
 def used(share: Number) -> str:
