@@ -11,6 +11,7 @@ import typer
 from samdec_export import __version__
 from samdec_export.cli_engines import engines_command, trt_command
 from samdec_export.cli_golden import golden_command, record_command
+from samdec_export.cli_report import report_command
 from samdec_export.cli_shared import AsJson, Checkpoint, chosen_precision, print_json
 from samdec_export.entry import run
 from samdec_export.files import check_target, write_text
@@ -175,6 +176,7 @@ app.command("trt")(trt_command)
 app.command("engines")(engines_command)
 app.command("record")(record_command)
 app.command("golden")(golden_command)
+app.command("report")(report_command)
 
 
 @app.command()

@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import pytest
 import torch
+from documents import break_weights, build
 from numpy.typing import NDArray
 
 from samdec_export import pipeline
@@ -16,6 +17,7 @@ from samdec_export.artifact import tool_versions
 from samdec_export.convert import convert
 from samdec_export.models.checkpoint import LoadedModel, load_model
 from samdec_export.options import Conversion, GraphOptions
+from samdec_export.report.document import Document
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -91,3 +93,17 @@ def typed(export: Export, tmp_path_factory: pytest.TempPathFactory) -> Typed:
         return cached(precision, **options)
 
     return asked
+
+
+@pytest.fixture(scope="session")
+def passing(typed: Typed) -> Document:
+    """The document of a run in which everything holds."""
+    return build([typed(), typed("fp16")])
+
+
+@pytest.fixture(scope="session")
+def failing(typed: Typed, tmp_path_factory: pytest.TempPathFactory) -> Document:
+    """The document of a run of a file with a wrong weight, beside one that is right."""
+    broken = tmp_path_factory.mktemp("broken") / "broken.onnx"
+    break_weights(typed(), broken, 1.2)
+    return build([broken, typed("fp16")])

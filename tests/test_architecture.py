@@ -15,7 +15,7 @@ CONTRACTS = {
     *"__init__ artifact engine_file engine_options errors feeds files golden_file interrupts log options".split(),
     *"polygraphy_files precision runner signature terminal".split(),
 }
-STAGES = {"models", "export", "passes", "backends", "validation", "doctor", "benchmark"}
+STAGES = {"models", "export", "passes", "backends", "validation", "doctor", "benchmark", "report"}
 ABOVE = {
     "candidates": STAGES | {"engine_index"},
     "references": STAGES,
@@ -25,14 +25,18 @@ ABOVE = {
     **dict.fromkeys(("audit", "ranges_plot", "convert"), STAGES | {"gate", "audit", "ranges_plot"}),
     **dict.fromkeys(("engine_source", "engine_index"), STAGES | {"gate", "convert"}),
     "engines": STAGES | {"gate", "engine_source"},
+    "reports": {"report"},
     "display": {"validation"},
     "display_golden": set[str](),
+    "display_report": {"report"},
     "cli_shared": set[str](),
     "cli_engines": {"cli_shared", "engines", "engine_index", "display"},
     "cli_golden": {"cli_shared", "golden", "display_golden"},
+    "cli_report": {"cli_shared", "reports", "display_report"},
     "entry": set[str](),
     "cli": {
-        *"__version__ entry cli_engines cli_golden cli_shared pipeline convert audit bench display".split(),
+        *"__version__ entry cli_engines cli_golden cli_report cli_shared".split(),
+        *"pipeline convert audit bench display".split(),
     },
     "api": STAGES | {"bench", "convert", "engines", "gate", "golden", "pipeline"},
     "__main__": {"cli"},
@@ -50,13 +54,15 @@ ALLOWED = {
     "tensorrt": ("backends/trt_api.py",),
     "tensorrt_rtx": ("backends/trt_api.py",),
     "polygraphy": ("backends/trt_polygraphy.py", "polygraphy_files.py"),
-    "typer": ("cli.py", "cli_engines.py", "cli_golden.py", "cli_shared.py"),
-    "rich": ("cli.py", "display.py", "display_golden.py", "log.py", "terminal.py", "validation/report.py"),
+    "typer": ("cli.py", "cli_"),
+    "rich": ("cli.py", "display", "log.py", "terminal.py", "validation/report.py"),
     "numpy": (
-        *"feeds.py golden_file.py polygraphy_files.py".split(),
+        *"feeds.py golden_file.py polygraphy_files.py report/masks.py".split(),
         *("backends/", "validation/", "models/sam.py", "bench"),
         *("passes/cost.py", "passes/ranges.py", "passes/convolution_products.py"),
     ),
+    "pydantic": ("report/",),
+    "jinja2": ("report/html.py",),
     "matplotlib": ("bench_plot.py", "ranges_plot.py"),
 }
 """Each third-party package and where it may be imported; typing of arrays through numpy.typing is free."""

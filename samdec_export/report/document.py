@@ -1,0 +1,175 @@
+"""The data of a report: plain values only, so that a file of it can be rendered again anywhere.
+
+Every rendering is made of a `Document` and nothing else. Numbers that are infinite, which JSON lacks, are None.
+
+Within a schema version the document only grows: a reader ignores what it does not know, and a field that was added
+has a default here.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import asdict, dataclass
+from typing import Any, Final, Literal
+
+from samdec_export.errors import UsageError
+from samdec_export.report.compared import (
+    Case,
+    Comparison,
+    Floor,
+    Histogram,
+    Limits,
+    MaskPair,
+    Masks,
+    Number,
+    Output,
+    Tensor,
+    Verdict,
+    Violation,
+)
+from samdec_export.report.made import (
+    ArtifactEntry,
+    Checkpoint,
+    EngineDetails,
+    Machine,
+    Provenance,
+    Stage,
+)
+from samdec_export.report.measured import (
+    Baseline,
+    Latency,
+    RangeRow,
+    Timing,
+)
+
+__all__ = [
+    "SCHEMA_VERSION",
+    "ArtifactEntry",
+    "Baseline",
+    "Case",
+    "Checkpoint",
+    "Comparison",
+    "Document",
+    "EngineDetails",
+    "Floor",
+    "Histogram",
+    "Latency",
+    "Limits",
+    "Machine",
+    "MaskPair",
+    "Masks",
+    "Number",
+    "Output",
+    "Provenance",
+    "RangeRow",
+    "Stage",
+    "Tensor",
+    "Timing",
+    "Verdict",
+    "Violation",
+]
+
+SCHEMA_VERSION: Final = 1
+
+ADVICE = "Name the report.json of a run."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Document:
+    """Everything a run has to say.
+
+    Args:
+        schema_version: Of this document.
+        passed: The verdict.
+        headline: The verdict in one sentence; renderings put `FAILED` or `PASSED` before it themselves.
+        created: When, ISO 8601 with its time zone.
+        title: What the report is of, in a few words.
+        model: Name in the registry.
+        graph: Graph contract.
+        command: What runs it all again.
+        provenance: What it was made from, with and on.
+        stages: In the order they ran.
+        artifacts: In the order they were made.
+        comparisons: Every comparison.
+        verdicts: Every threshold that was applied.
+        worst_masks: The worst first.
+        ranges: In graph order.
+        latency: None where nothing was timed.
+        notes: What could not be compared or run, and why.
+    """
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    passed: bool
+    headline: str
+    created: str
+    title: str
+    model: str
+    graph: str
+    command: str
+    provenance: Provenance
+    stages: tuple[Stage, ...]
+    artifacts: tuple[ArtifactEntry, ...]
+    comparisons: tuple[Comparison, ...]
+    verdicts: tuple[Verdict, ...]
+    worst_masks: tuple[MaskPair, ...] = ()
+    ranges: tuple[RangeRow, ...] = ()
+    latency: Latency | None = None
+    notes: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON object that `from_json` reads back."""
+        document: dict[str, Any] = _plain(asdict(self))
+        return document
+
+    @classmethod
+    def from_json(cls, data: object) -> Document:
+        """Read what `to_json` wrote; what is not known is left out.
+
+        Raises:
+            UsageError: `data` is no such object, or is of another schema version.
+        """
+        from pydantic import TypeAdapter, ValidationError
+
+        _check_version(data)
+        try:
+            return TypeAdapter(cls).validate_json(_text(data), strict=True)
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(str(part) for part in first["loc"]) or "the document"
+            raise UsageError(f"This is no report of samdec-export: {where}: {first['msg']}.", ADVICE) from error
+
+
+def _check_version(data: object) -> None:
+    if not isinstance(data, dict) or "schema_version" not in data:
+        raise UsageError("This is no report of samdec-export: no JSON object with a schema_version.", ADVICE)
+    if data["schema_version"] != SCHEMA_VERSION:
+        raise UsageError(
+            f"The report has schema version {data['schema_version']!r}, and this samdec-export reads {SCHEMA_VERSION}.",
+            "Read it with the version of samdec-export that wrote it.",
+        )
+
+
+def _text(data: object) -> str:
+    """As JSON again, where arrays are what tuples are read from."""
+    try:
+        return json.dumps(data, allow_nan=False)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise UsageError(f"This is no report of samdec-export: {error}.", ADVICE) from error
+
+
+def _plain(value: Any) -> Any:
+    """Values that JSON has: what is infinite becomes None, NumPy's scalars Python's, and all else its text."""
+    match value:
+        case dict():
+            return {str(key): _plain(item) for key, item in value.items()}
+        case list() | tuple():
+            return [_plain(item) for item in value]
+        case float():
+            return float(value) if math.isfinite(value) else None
+        case str() | int() | None:
+            return value
+        case _ if hasattr(value, "item"):
+            return _plain(value.item())
+        case _:
+            return str(value)
