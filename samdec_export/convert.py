@@ -19,6 +19,7 @@ from samdec_export.precision import FORMATS
 from samdec_export.signature import Signature
 
 if TYPE_CHECKING:
+    from samdec_export.passes.ranges import TensorRange
     from samdec_export.passes.search import SearchResult
 
 __all__ = ["Converted", "convert"]
@@ -32,12 +33,16 @@ PROBES = 3
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Converted:
-    """A converted file: its casts, its matrix products by type, what a search found, and its validation."""
+    """A converted file: its casts, its matrix products by type, what a search found, and its validation.
+
+    `ranges` holds what the fp32 file's tensors held, if that was measured.
+    """
 
     artifact: Artifact
     parent: Path
     casts: int
     shares: Mapping[str, float]
+    ranges: Sequence[TensorRange]
     search: SearchResult | None
     validated: Validated | None
 
@@ -96,7 +101,8 @@ def convert(
     folder = out or path.parent
     with staging(folder) as scratch:
         draft = scratch / "converted.onnx"
-        kept = _protected(source, wanted, cases) if wanted.protect else {}
+        ranges = _ranges(source, cases) if wanted.protect else ()
+        kept = _protected(source, wanted, ranges) if wanted.protect else {}
         kept |= _asked_for(source, wanted)
         found = _search(source, wanted, kept, cases, draft) if wanted.max_flips is not None else None
         if found:
@@ -122,7 +128,15 @@ def convert(
     if sweep and loaded:
         replay = replay_words(artifact.path, checkpoint, feeds=feeds, sweep=sweep)
         validated = check(artifact, loaded, [typed_feeds(case, signature) for case in cases], replay)
-    return Converted(artifact=artifact, parent=path, casts=casts, shares=products, search=found, validated=validated)
+    return Converted(
+        artifact=artifact,
+        parent=path,
+        casts=casts,
+        shares=products,
+        ranges=ranges,
+        search=found,
+        validated=validated,
+    )
 
 
 def _open(path: Path) -> Artifact:
@@ -144,13 +158,17 @@ def _open(path: Path) -> Artifact:
     return source
 
 
-def _protected(source: Artifact, wanted: Conversion, cases: Sequence[NamedFeeds]) -> dict[str, str]:
-    """What the rules and the measured ranges keep."""
-    from samdec_export.passes.keep import keep_by_range, keep_by_rule, keep_by_type
+def _ranges(source: Artifact, cases: Sequence[NamedFeeds]) -> Sequence[TensorRange]:
     from samdec_export.passes.ranges import audit_ranges
 
     with step("Measuring ranges"):
-        ranges = audit_ranges(source.path, (case.make() for case in cases))
+        return audit_ranges(source.path, (case.make() for case in cases))
+
+
+def _protected(source: Artifact, wanted: Conversion, ranges: Sequence[TensorRange]) -> dict[str, str]:
+    """What the rules and the measured ranges keep."""
+    from samdec_export.passes.keep import keep_by_range, keep_by_rule, keep_by_type
+
     absmax = {found.tensor: math.inf if found.nonfinite else found.absmax for found in ranges}
     scores = [spec.name for spec in source.record.signature.outputs if spec.content == "scores"]
     return (

@@ -33,6 +33,8 @@ __all__ = [
     "exported",
     "inspected",
     "models",
+    "plain_console",
+    "size_text",
     "validated",
 ]
 
@@ -44,8 +46,8 @@ OPS_SHOWN = 10
 
 def exported(done: Exported) -> None:
     """What was written, how simplification changed it, and how far it is from eager."""
-    console = _console()
-    console.print(f"{done.artifact.path}  {_size(done.after.bytes)}, opset {done.after.opset}")
+    console = plain_console()
+    console.print(f"{done.artifact.path}  {size_text(done.after.bytes)}, opset {done.after.opset}")
     for kind, tensors in (("in ", done.after.inputs), ("out", done.after.outputs)):
         for tensor in tensors:
             console.print(f"  {kind}  {_tensor(tensor)}")
@@ -57,14 +59,16 @@ def exported(done: Exported) -> None:
 
 def validated(done: Validated) -> None:
     """The report of a validation."""
-    _reports(done, _console())
+    _reports(done, plain_console())
 
 
 def converted(done: Converted) -> None:
     """What stayed in fp32 and why, what a search found, and how far the result is from eager."""
-    console, record = _console(), done.artifact.record
+    console, record = plain_console(), done.artifact.record
     size, parent = done.artifact.path.stat().st_size, done.parent.stat().st_size
-    console.print(f"{done.artifact.path}  {_size(size)}, {size / parent:.0%} of {done.parent.name}, {done.casts} casts")
+    console.print(
+        f"{done.artifact.path}  {size_text(size)}, {size / parent:.0%} of {done.parent.name}, {done.casts} casts"
+    )
     console.print(f"Matrix products: {_shares(done.shares)}")
     for reason, nodes in _by_reason(record.kept).items():
         console.print(f"  fp32: {len(nodes):>3} nodes, {reason}")
@@ -104,9 +108,10 @@ def _reports(done: Validated, console: Console) -> None:
 
 def inspected(found: Inspected) -> None:
     """What an ONNX file holds and how it was made."""
-    console, graph, record = _console(), found.summary, found.record
+    console, graph, record = plain_console(), found.summary, found.record
     console.print(
-        f"{found.path}  {_size(graph.bytes)}, opset {graph.opset}, {graph.nodes} nodes, {graph.parameters:,} parameters"
+        f"{found.path}  {size_text(graph.bytes)}, opset {graph.opset}, {graph.nodes} nodes, "
+        f"{graph.parameters:,} parameters"
     )
     for kind, tensors in (("in ", graph.inputs), ("out", graph.outputs)):
         for tensor in tensors:
@@ -134,7 +139,7 @@ def inspected(found: Inspected) -> None:
 
 def benchmarked(done: Benchmarked) -> None:
     """A row for each candidate and workload (images x prompts x points); ratios are to the first candidate."""
-    console = _console()
+    console = plain_console()
     table = Table("candidate", "I x P x N")
     for column in ("ms a run", "quartiles", "ms a prompt", "x first", "Gflop", "Gflop/s", "% of matmul", "peak GB"):
         table.add_column(column, justify="right")
@@ -168,7 +173,7 @@ def audited(done: Audited, top: int) -> None:
 
     The square is that of a LayerNormalization's centred input; "below normal" is a share of the values that are not 0.
     """
-    console, precision = _console(), done.precision
+    console, precision = plain_console(), done.precision
     table = Table("tensor", "node", "operator")
     table.columns[0].overflow = "fold"
     for column in ("absmax", "margin", "square", "below normal"):
@@ -201,13 +206,13 @@ def models(specs: Iterable[ModelSpec]) -> None:
             f"{size.grid}x{size.grid}",
             "yes" if spec.encoder else "no",
         )
-    _console().print(table)
+    plain_console().print(table)
 
 
 def engine_built(done: EngineBuilt) -> None:
     """What was built, for which GPUs and sizes, and the proof of its precision."""
-    console, record = _console(), done.engine.record
-    size = _size(done.engine.path.stat().st_size)
+    console, record = plain_console(), done.engine.record
+    size = size_text(done.engine.path.stat().st_size)
     console.print(f"{done.engine.path}  {size}, {record.engine} {record.version}, {', '.join(record.targets)}")
     for tensor in record.tensors:
         shape = ", ".join(str(axis) for axis in tensor["shape"])
@@ -226,7 +231,7 @@ def engine_built(done: EngineBuilt) -> None:
 
 def engines(found: Sequence[Listed]) -> None:
     """Two lines for each engine file: what it is, and whether it runs here."""
-    console = _console()
+    console = plain_console()
     for entry in found:
         console.print(str(entry.path))
         if entry.engine:
@@ -240,7 +245,7 @@ def engines(found: Sequence[Listed]) -> None:
 
 def diagnosed(diagnosis: Diagnosis) -> None:
     """Packages, engines and findings."""
-    console = _console()
+    console = plain_console()
     console.print(f"Python {diagnosis.python} on {diagnosis.platform}")
     for package, version in diagnosis.packages.items():
         console.print(f"  {package:<18} {version or '-'}")
@@ -256,7 +261,8 @@ def diagnosed(diagnosis: Diagnosis) -> None:
         console.print("Nothing stands in the way.")
 
 
-def _console() -> Console:
+def plain_console() -> Console:
+    """Standard output, wide enough for a table where it is no terminal."""
     console = Console(highlight=False, soft_wrap=True, markup=False)
     if not console.is_terminal:
         console.width = max(console.width, PLAIN_WIDTH)
@@ -296,5 +302,6 @@ def _op_changes(before: GraphSummary, after: GraphSummary) -> Table:
     return table
 
 
-def _size(count: int) -> str:
+def size_text(count: int) -> str:
+    """Bytes in decimal units."""
     return f"{count / 1e6:.1f} MB" if count >= 1e6 else f"{count / 1e3:.0f} kB"

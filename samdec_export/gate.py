@@ -18,6 +18,7 @@ from samdec_export.options import SweepName
 if TYPE_CHECKING:
     from samdec_export.models.checkpoint import LoadedModel
     from samdec_export.models.graphs import ExportGraph
+    from samdec_export.validation.tolerances import Tolerance
     from samdec_export.validation.validate import Comparison, ValidationResult
 
 __all__ = ["Validated", "check", "load_for", "open_artifact", "replay_words", "select_cases", "validate"]
@@ -138,13 +139,30 @@ def select_cases(
     return cases if case is None else only_case(cases, case)
 
 
-def check(artifact: Artifact, loaded: LoadedModel, cases: list[NamedFeeds], replay: Sequence[str]) -> Validated:
+def check(
+    artifact: Artifact,
+    loaded: LoadedModel,
+    cases: list[NamedFeeds],
+    replay: Sequence[str],
+    *,
+    tolerance: Tolerance | None = None,
+    evidence: bool = False,
+) -> Validated:
     """Run every comparison that this precision calls for.
+
+    Args:
+        artifact: What to judge.
+        loaded: The decoder with the checkpoint's weights.
+        cases: Inputs.
+        replay: The words of the command that runs this again.
+        tolerance: What may differ; None for what the precision may.
+        evidence: Gather how errors are spread, and the worst masks.
 
     Raises:
         GraphError: The record does not fit the model, or an engine refuses the file.
         DependencyError: An engine is not installed.
     """
+    from samdec_export.validation.evidence import Evidence
     from samdec_export.validation.validate import validate
 
     record = artifact.record
@@ -154,7 +172,9 @@ def check(artifact: Artifact, loaded: LoadedModel, cases: list[NamedFeeds], repl
         findings.append(
             f"the weights of {loaded.checkpoint.file} are not those that {artifact.path.name} was made from"
         )
-    comparisons, notes = _comparisons(artifact, graph)
+    comparisons, notes = _comparisons(artifact, graph, tolerance)
+    if evidence:
+        comparisons = [replace(comparison, evidence=Evidence()) for comparison in comparisons]
     results = validate(comparisons, record.signature, cases, tuple(findings))
     validated = Validated(results=results, replay="", notes=notes)
     worst = validated.result.worst
@@ -186,7 +206,9 @@ def _reference_graph(artifact: Artifact, loaded: LoadedModel) -> ExportGraph:
     return graph
 
 
-def _comparisons(artifact: Artifact, graph: ExportGraph) -> tuple[list[Comparison], tuple[str, ...]]:
+def _comparisons(
+    artifact: Artifact, graph: ExportGraph, tolerance: Tolerance | None
+) -> tuple[list[Comparison], tuple[str, ...]]:
     """Engine against eager; in low precision also the oracle against eager, and the engine against the oracle.
 
     The oracle rounds as the types say: ONNX Runtime's CPU provider computes fp16 in fp32, and would hide an overflow.
@@ -197,7 +219,7 @@ def _comparisons(artifact: Artifact, graph: ExportGraph) -> tuple[list[Compariso
     from samdec_export.validation.validate import Comparison
 
     record = artifact.record
-    tolerance = TOLERANCES[record.precision]
+    tolerance = tolerance or TOLERANCES[record.precision]
     eager, exact = EagerRunner(graph, record.signature), EagerRunner(graph, record.signature, exact=True)
     if record.precision == "fp32":
         engine = OrtRunner(artifact.path)

@@ -12,8 +12,8 @@ PACKAGE = Path(__file__).resolve().parent.parent / "samdec_export"
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 CONTRACTS = {
-    *"__init__ artifact engine_file engine_options errors feeds files interrupts log options precision runner".split(),
-    "signature",
+    *"__init__ artifact engine_file engine_options errors feeds files interrupts log ledger options precision".split(),
+    *("runner", "signature"),
 }
 STAGES = {"models", "export", "passes", "backends", "validation", "doctor", "benchmark", "report"}
 ABOVE = {
@@ -21,11 +21,27 @@ ABOVE = {
     **dict.fromkeys(("bench", "bench_plot", "bench_worker"), STAGES | {"gate", "bench", "bench_plot"}),
     **dict.fromkeys(("audit", "ranges_plot", "convert"), STAGES | {"gate", "audit", "ranges_plot"}),
     **dict.fromkeys(("engines", "engine_index"), STAGES | {"gate", "convert"}),
+    "config": {"models", "validation"},
+    "config_file": {"config"},
+    "run": STAGES | {"run", "config", "pipeline", "gate", "convert", "engines", "engine_index", "bench"},
     "display": {"validation"},
+    "display_run": {"display", "report", "run"},
+    "cli_run": {"cli_shared", "config", "config_file", "display_run", "run"},
     "cli_shared": set[str](),
     "cli_engines": {"cli_shared", "engines", "engine_index", "display"},
     "entry": set[str](),
-    "cli": {"__version__", "entry", "cli_engines", "cli_shared", "pipeline", "convert", "audit", "bench", "display"},
+    "cli": {
+        "__version__",
+        "entry",
+        "cli_engines",
+        "cli_run",
+        "cli_shared",
+        "pipeline",
+        "convert",
+        "audit",
+        "bench",
+        "display",
+    },
     "__main__": {"cli"},
 }
 """The flows and the command line: what each may import beside the contracts."""
@@ -40,13 +56,14 @@ ALLOWED = {
     "onnxruntime": ("backends/ort.py", "passes/stepwise.py"),
     "tensorrt": ("backends/trt_api.py",),
     "tensorrt_rtx": ("backends/trt_api.py",),
-    "typer": ("cli.py", "cli_engines.py", "cli_shared.py"),
-    "rich": ("cli.py", "display.py", "log.py", "validation/report.py"),
+    "typer": ("cli.py", "cli_engines.py", "cli_run.py", "cli_shared.py"),
+    "rich": ("cli.py", "display.py", "display_run.py", "log.py", "validation/report.py"),
     "numpy": (
         *("feeds.py", "backends/", "validation/", "models/sam.py", "passes/cost.py", "passes/ranges.py", "bench"),
         "report/masks.py",
     ),
-    "pydantic": ("report/",),
+    "pydantic": ("report/", "config.py", "config_file.py"),
+    "yaml": ("config_file.py",),
     "jinja2": ("report/html.py",),
     "matplotlib": ("bench_plot.py", "ranges_plot.py"),
 }

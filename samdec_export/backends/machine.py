@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import ctypes
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from samdec_export.backends.trt_api import installed_version
+from samdec_export.backends.trt_api import declared_version, installed_version
 from samdec_export.engine_options import ENGINES, EXTRAS, TITLES, EngineName
 
-__all__ = ["Gpu", "Machine", "look"]
+__all__ = ["Gpu", "Machine", "first_gpu", "glance", "look"]
 
 DRIVER = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
 CAPABILITY_MAJOR, CAPABILITY_MINOR = 75, 76
@@ -43,12 +43,24 @@ class Machine:
 
 def look() -> Machine:
     """Look at this machine; importing the engines takes up to a second."""
-    found = {engine: installed_version(engine) for engine in ENGINES}
-    return Machine(gpu=_first_gpu(), versions={engine: version for engine, version in found.items() if version})
+    return _machine(installed_version)
 
 
-def _first_gpu() -> Gpu | None:
-    """Asked of the driver: torch and TensorRT may each be built without CUDA, or be missing."""
+def glance() -> Machine:
+    """The same without importing the engines: their versions are what their packages declare."""
+    return _machine(declared_version)
+
+
+def _machine(version_of: Callable[[EngineName], str]) -> Machine:
+    found = {engine: version_of(engine) for engine in ENGINES}
+    return Machine(gpu=first_gpu(), versions={engine: version for engine, version in found.items() if version})
+
+
+def first_gpu() -> Gpu | None:
+    """The first CUDA device, or None.
+
+    Asked of the driver: torch and TensorRT may each be built without CUDA, or be missing.
+    """
     try:
         driver = ctypes.CDLL(DRIVER)
     except OSError:

@@ -7,6 +7,9 @@ tables at the end say which Protocol stands for which class, so that a test can 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
+from importlib import metadata
+from importlib.util import find_spec
 from typing import Any, Final, Protocol, cast
 
 from samdec_export.engine_options import EXTRAS, TITLES, EngineName
@@ -23,6 +26,7 @@ __all__ = [
     "Parser",
     "RtxApi",
     "RtxConfig",
+    "declared_version",
     "installed_version",
     "load",
 ]
@@ -191,6 +195,14 @@ RTX_PROTOCOLS: Final[dict[str, type]] = {"": RtxApi, "IBuilderConfig": RtxConfig
 """Likewise, what only TensorRT-RTX has."""
 
 
+MODULES: Final[dict[EngineName, str]] = {"tensorrt": "tensorrt", "rtx": "tensorrt_rtx"}
+PACKAGES: Final[dict[EngineName, tuple[str, ...]]] = {
+    "tensorrt": ("tensorrt", "tensorrt-cu13", "tensorrt-cu12"),
+    "rtx": ("tensorrt-rtx", "tensorrt-rtx-cu13", "tensorrt-rtx-cu12"),
+}
+"""Names on package indexes; each is declared with the version that the module has."""
+
+
 def load(engine: EngineName) -> Api:
     """Import an engine's module.
 
@@ -207,6 +219,17 @@ def load(engine: EngineName) -> Api:
             f"{TITLES[engine]} cannot be imported: {error}.", f"pip install 'samdec-export[{EXTRAS[engine]}]'."
         ) from error
     return cast(Api, module)
+
+
+def declared_version(engine: EngineName) -> str:
+    """The version of an installed engine as its package declares it, without importing it; empty where there is none.
+
+    A copy that no package declares is imported to tell.
+    """
+    for package in PACKAGES[engine]:
+        with suppress(metadata.PackageNotFoundError):
+            return metadata.version(package)
+    return installed_version(engine) if find_spec(MODULES[engine]) else ""
 
 
 def installed_version(engine: EngineName) -> str:

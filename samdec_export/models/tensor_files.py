@@ -19,11 +19,9 @@ import torch
 from torch import Tensor
 
 from samdec_export.errors import CheckpointError
+from samdec_export.models.checkpoint_path import resolve_checkpoint
 
 __all__ = ["TensorFile", "open_tensors"]
-
-FOLDER_FILES = ("model.safetensors", "pytorch_model.bin")
-"""The names that Hugging Face gives the weights in a model's folder, in order of preference."""
 
 WRAPPERS = ("model", "state_dict")
 """Keys under which trainers put the weights beside their own state."""
@@ -49,7 +47,7 @@ def open_tensors(path: Path) -> TensorFile:
         CheckpointError: There is no such file, it is damaged, or it holds something else.
     """
     try:
-        file = _resolve(path)
+        file = resolve_checkpoint(path)
         with file.open("rb") as stream:
             head = stream.read(len(LFS_POINTER))
     except OSError as error:
@@ -62,22 +60,6 @@ def open_tensors(path: Path) -> TensorFile:
         raise CheckpointError(f"{file} is a Git LFS pointer, not the file itself.", "Fetch it: git lfs pull.")
     content = _load_safetensors(file) if head[8:9] == b"{" else _load_torch(file, head)
     return TensorFile(file, _unwrap(file, content))
-
-
-def _resolve(path: Path) -> Path:
-    if path.is_dir():
-        for name in FOLDER_FILES:
-            if (path / name).is_file():
-                return path / name
-        raise CheckpointError(
-            f"{path} is a folder without {' or '.join(FOLDER_FILES)}.",
-            "Name a checkpoint file, or a folder that save_pretrained wrote (in one shard).",
-        )
-    if not path.exists():
-        raise CheckpointError(f"{path} does not exist.", "Check the path given with --ckpt.")
-    if not path.is_file():
-        raise CheckpointError(f"{path} is a device or a pipe, not a file.", "Name a checkpoint file.")
-    return path
 
 
 def _load_safetensors(file: Path) -> Any:

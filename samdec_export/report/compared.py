@@ -36,6 +36,7 @@ class Limits:
     pixels: int
     best_mask: float
     reason: str = ""
+    scores: Number = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,12 +82,17 @@ class Output:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Violation:
-    """A limit that a case breaks; `severity` is how many times over, None where the structure is wrong."""
+    """A limit that a case breaks; `severity` is how many times over, None where the structure is wrong.
+
+    `value` is what was found and `limit` what was allowed; None where the structure is wrong.
+    """
 
     output: str
     metric: str
     detail: str
     severity: Number = None
+    value: Number = None
+    limit: Number = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
