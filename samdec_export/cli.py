@@ -10,6 +10,7 @@ import typer
 
 from samdec_export import __version__
 from samdec_export.cli_engines import engines_command, trt_command
+from samdec_export.cli_report import report_command
 from samdec_export.cli_run import config_app, run_command
 from samdec_export.cli_shared import AsJson, Checkpoint, chosen_precision, print_json
 from samdec_export.entry import run
@@ -169,6 +170,7 @@ app.command("run")(run_command)
 app.add_typer(config_app, name="config")
 app.command("trt")(trt_command)
 app.command("engines")(engines_command)
+app.command("report")(report_command)
 
 
 @app.command()

@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import pytest
 import torch
+from documents import break_weights, build
 from numpy.typing import NDArray
 
 from samdec_export import pipeline
@@ -20,6 +21,7 @@ from samdec_export.options import Conversion, GraphOptions
 from samdec_export.passes.autocast import autocast
 from samdec_export.passes.describe import stamp
 from samdec_export.passes.keep import asked_for, keep_by_rule
+from samdec_export.report.document import Document
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -96,3 +98,17 @@ def typed(export: Export, tmp_path_factory: pytest.TempPathFactory) -> Typed:
         return cached(precision, **options)
 
     return asked
+
+
+@pytest.fixture(scope="session")
+def passing(typed: Typed) -> Document:
+    """The document of a run in which everything holds."""
+    return build([typed(), typed("fp16")])
+
+
+@pytest.fixture(scope="session")
+def failing(typed: Typed, tmp_path_factory: pytest.TempPathFactory) -> Document:
+    """The document of a run of a file with a wrong weight, beside one that is right."""
+    broken = tmp_path_factory.mktemp("broken") / "broken.onnx"
+    break_weights(typed(), broken, 1.2)
+    return build([broken, typed("fp16")])

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from base64 import b64decode
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal, TypeAlias
 
 __all__ = [
@@ -23,6 +25,9 @@ __all__ = [
 
 Number: TypeAlias = float | None
 """A measured number; None where it is infinite or not a number."""
+
+WIDEST = 300.0
+"""Of powers of ten: what float64 holds."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,6 +128,8 @@ class Histogram:
     def __post_init__(self) -> None:
         if len(self.edges) != len(self.counts) + 1:
             raise ValueError(f"{len(self.counts)} bins need {len(self.counts) + 1} edges, not {len(self.edges)}")
+        if any(low >= high for low, high in pairwise(self.edges)) or any(abs(edge) > WIDEST for edge in self.edges):
+            raise ValueError("edges are powers of ten in ascending order")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -213,6 +220,9 @@ class MaskPair:
     iou: float
 
     def __post_init__(self) -> None:
-        size = ((self.height * self.width + 7) // 8 + 2) // 3 * 4
-        if self.height < 1 or self.width < 1 or {len(self.reference), len(self.candidate)} != {size}:
-            raise ValueError(f"a mask of {self.height} x {self.width} pixels takes {size} characters")
+        size = (self.height * self.width + 7) // 8
+        if self.height < 1 or self.width < 1:
+            raise ValueError(f"a mask of {self.height} x {self.width} pixels")
+        for packed in (self.reference, self.candidate):
+            if len(b64decode(packed, validate=True)) != size:
+                raise ValueError(f"a mask of {self.height} x {self.width} pixels is packed in {size} bytes")

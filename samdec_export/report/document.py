@@ -82,7 +82,7 @@ class Document:
     Args:
         schema_version: Of this document.
         passed: The verdict.
-        headline: The verdict in one sentence.
+        headline: The verdict in one sentence; renderings put `FAILED` or `PASSED` before it themselves.
         created: When, ISO 8601 with its time zone.
         title: What the report is of, in a few words.
         model: Name in the registry.
@@ -133,7 +133,7 @@ class Document:
 
         _check_version(data)
         try:
-            return TypeAdapter(cls).validate_json(json.dumps(data), strict=True)
+            return TypeAdapter(cls).validate_json(_text(data), strict=True)
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(str(part) for part in first["loc"]) or "the document"
@@ -150,13 +150,26 @@ def _check_version(data: object) -> None:
         )
 
 
+def _text(data: object) -> str:
+    """As JSON again, where arrays are what tuples are read from."""
+    try:
+        return json.dumps(data, allow_nan=False)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise UsageError(f"This is no report of samdec-export: {error}.", ADVICE) from error
+
+
 def _plain(value: Any) -> Any:
+    """Values that JSON has: what is infinite becomes None, NumPy's scalars Python's, and all else its text."""
     match value:
-        case float():
-            return value if math.isfinite(value) else None
         case dict():
             return {str(key): _plain(item) for key, item in value.items()}
         case list() | tuple():
             return [_plain(item) for item in value]
-        case _:
+        case float():
+            return float(value) if math.isfinite(value) else None
+        case str() | int() | None:
             return value
+        case _ if hasattr(value, "item"):
+            return _plain(value.item())
+        case _:
+            return str(value)

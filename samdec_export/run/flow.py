@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -17,6 +16,7 @@ from samdec_export.ledger import Entry, FileHashes, Ledger, Made, Stage, open_le
 from samdec_export.log import step
 from samdec_export.precision import Precision
 from samdec_export.report.document import Document
+from samdec_export.reports import ReportFormat, read, render
 from samdec_export.run import stages
 from samdec_export.run.baseline import read_baseline
 from samdec_export.run.document import Results, build_document, engine_obstacles
@@ -24,10 +24,13 @@ from samdec_export.run.job import Job, hash_of
 
 __all__ = ["Ran", "run"]
 
-REPORTS: Final[dict[str, Callable[[Document], str]]] = {
-    "report.json": lambda document: json.dumps(document.to_json(), indent=1) + "\n",
+REPORTS: Final[dict[str, ReportFormat]] = {
+    "report.json": "json",
+    "report.html": "html",
+    "report.md": "markdown",
+    "report.xml": "junit",
 }
-"""What is written, and what renders it."""
+"""What is written at the end."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,8 +84,7 @@ def run(config: RunConfig, command: str, *, rehash: bool = False) -> Ran:
             notes=notes,
         )
         entry = ledger.settle(_report_stage(job, results, command))
-        document = Document.from_json(json.loads(entry.file("report.json").read_text(encoding="utf-8")))
-        return Ran(document=document, out=config.out, stages=tuple(ledger.entries))
+        return Ran(document=read(entry.file("report.json")), out=config.out, stages=tuple(ledger.entries))
 
 
 def _files(job: Job, ledger: Ledger) -> dict[Precision, Entry]:
@@ -134,8 +136,8 @@ def _report_stage(job: Job, results: Results, command: str) -> Stage:
     def make() -> Made:
         document = build_document(job, results, command)
         with step("Writing the report"), staging(config.out) as scratch:
-            for name, render in REPORTS.items():
-                (scratch / name).write_text(render(document), encoding="utf-8")
+            for name, kind in REPORTS.items():
+                (scratch / name).write_text(render(document, kind), encoding="utf-8")
             for name in REPORTS:
                 os.replace(scratch / name, config.out / name)
         return Made(files=tuple(config.out / name for name in REPORTS))
