@@ -232,6 +232,12 @@ class Gate(Section):
         given = {field: getattr(own, key) for key, field in THRESHOLDS.items() if getattr(own, key) is not None}
         return replace(TOLERANCES[precision], **given)
 
+    def limits(self, precision: Precision) -> dict[str, float]:
+        """The same by the keys of this section."""
+        tolerance = self.tolerance(precision)
+        found = {key: getattr(tolerance, field) for key, field in THRESHOLDS.items()}
+        return {key: tolerance.relative if value is None else value for key, value in found.items()}
+
 
 class RunConfig(Section):
     """Everything that a run is asked for."""

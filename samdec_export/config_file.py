@@ -14,6 +14,7 @@ from pydantic import BaseModel, ValidationError
 
 from samdec_export.config import RunConfig
 from samdec_export.errors import UsageError
+from samdec_export.precision import PRECISIONS
 
 __all__ = ["as_yaml", "command_for", "load_config", "parse_setting"]
 
@@ -103,8 +104,11 @@ def command_for(path: Path | None, settings: Sequence[Setting]) -> str:
 
 
 def as_yaml(config: RunConfig) -> str:
-    """Every key with its value."""
-    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
+    """Every key with its value, and the limits that each precision comes to."""
+    values = config.model_dump(mode="json")
+    for precision in PRECISIONS:
+        values["gate"][precision] = config.gate.limits(precision)
+    return yaml.safe_dump(values, sort_keys=False)
 
 
 def _read(path: Path) -> dict[str, Any]:
