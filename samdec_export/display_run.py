@@ -39,7 +39,8 @@ def _artifacts(document: Document) -> Table:
 
 
 def _status(artifact: ArtifactEntry) -> str:
-    return artifact.status + (f": {artifact.reason}" if artifact.reason else "")
+    built = "built, " if artifact.status == "not run" else ""
+    return f"{built}{artifact.status}" + (f": {artifact.reason}" if artifact.reason else "")
 
 
 def _failures(console: Console, document: Document) -> None:

@@ -99,8 +99,7 @@ def engine_obstacles(job: Job, engines: Iterable[tuple[Precision, Entry]]) -> di
 
 
 def _why_not_run(job: Job, record: EngineRecord) -> str:
-    reason = obstacle(record, job.machine) or "a run compares no engines, samdec-export validate does"
-    return f"built, not run: {reason}"
+    return obstacle(record, job.machine) or "a run builds engines and does not run them"
 
 
 def _provenance(job: Job, results: Results) -> dict[str, Any]:
@@ -228,7 +227,8 @@ def _required_engines(artifacts: Sequence[ArtifactEntry]) -> Iterator[Verdict]:
             passed=engine.status == "validated",
             threshold="gate.require_engines",
             artifact=engine.name,
-            sentence=f"{engine.name}: {engine.reason}; gate.require_engines asks for engines that were run.",
+            sentence=f"{engine.name}: built, {engine.status}: {engine.reason}; gate.require_engines asks for engines "
+            "that were run.",
         )
     if not engines:
         sentence = "No engine was built, and gate.require_engines asks for engines that were run."
@@ -244,7 +244,7 @@ def _judged(document: Document, verdicts: tuple[Verdict, ...]) -> Document:
     names = ", ".join(artifact.name for artifact in document.artifacts if artifact.kind == "onnx")
     counted = f"{len(verdicts) - len(failed)} of {len(verdicts)} thresholds hold"
     idle = sum(artifact.status == "not run" for artifact in artifacts)
-    unproved = f"; {idle} engines were built and not run" if idle else ""
+    unproved = f"; {idle} engine{'s were' if idle > 1 else ' was'} built and not run" if idle else ""
     headline = (
         f"FAILED: {failed[0].sentence} {counted}{unproved}."
         if failed

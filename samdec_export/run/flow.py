@@ -65,6 +65,7 @@ def run(config: RunConfig, command: str, *, rehash: bool = False) -> Ran:
         SamdecError: As the stages say. What was done by then is in the ledger, and is not done again.
     """
     baseline = read_baseline(config)
+    hash_of(config.parity.feeds, "parity.feeds")  # a wrong name is known before the work
     with open_ledger(config.out) as ledger:
         job = Job.of(config, FileHashes(ledger.folder, again=rehash))
         files = _files(job, ledger)
@@ -142,7 +143,7 @@ def _report_stage(job: Job, results: Results, command: str) -> Stage:
                 os.replace(scratch / name, config.out / name)
         return Made(files=tuple(config.out / name for name in REPORTS))
 
-    baseline = config.gate.latency and config.gate.latency.baseline
+    baseline = config.gate.latency.baseline if config.gate.latency else None
     inputs = job.inputs(
         stages={entry.stage: entry.hash for entry in results.stages},
         config=config.model_dump(mode="json"),

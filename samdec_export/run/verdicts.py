@@ -26,9 +26,9 @@ class _Rule:
         """What it is about; None where the output has no such number."""
         match self.key:
             case "iou":
-                return output.masks and output.masks.iou_min
+                return output.masks.iou_min if output.masks else None
             case "flipped":
-                return output.masks and output.masks.flipped
+                return output.masks.flipped if output.masks else None
             case "best_mask":
                 return output.best_mask
             case "logits":
