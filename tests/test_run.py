@@ -218,6 +218,13 @@ def test_bad_input_leaves_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert not (tmp_path / "out").exists()
 
 
+def test_a_stage_that_fails_leaves_no_report_of_another_run(out: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, _, err = call(capsys, *FULL, "--out", out, "--set", 'convert.keep_fp32=["*"]')
+    assert (code, is_one_clear_line(err)) == (4, True)
+    assert not REPORTS & {path.name for path in out.iterdir()}
+    assert (out / "sam_tiny.decoder.fp16.onnx").exists()
+
+
 # What the gate stops
 
 

@@ -17,7 +17,7 @@ from samdec_export.precision import Precision
 from samdec_export.report.document import SCHEMA_VERSION, ArtifactEntry, Document, Verdict
 from samdec_export.run.baseline import RecordedBench, timing_of
 from samdec_export.run.job import Job
-from samdec_export.run.verdicts import judge_comparison, judge_latency, judge_origin
+from samdec_export.run.verdicts import judge_comparison, judge_latency, judge_origin, judge_weights
 
 __all__ = ["Results", "build_document", "engine_obstacles"]
 
@@ -195,6 +195,9 @@ def _latency(results: Results) -> dict[str, Any] | None:
 
 def _verdicts(job: Job, results: Results, document: Document) -> Iterator[Verdict]:
     yield from _origins(results)
+    for precision in results.parity:
+        name = results.files[precision].result["artifact"]["file"]
+        yield judge_weights(name, (found for found in document.comparisons if found.artifact == name))
     for comparison in document.comparisons:
         yield from judge_comparison(comparison)
     if results.baseline and job.config.gate.latency and document.latency:
@@ -209,9 +212,8 @@ def _origins(results: Results) -> Iterator[Verdict]:
     fp32 = results.files["fp32"].result["artifact"]
     weights = fp32["checkpoint"]["weights_sha256"]
     for precision, entry in results.files.items():
-        artifact = entry.result["artifact"]
-        yield judge_origin(artifact["file"], "decoder weights", artifact["checkpoint"]["weights_sha256"], weights)
         if precision != "fp32":
+            artifact = entry.result["artifact"]
             yield judge_origin(artifact["file"], "the fp32 file", artifact["parent"], fp32["sha256"])
     for precision, entry in results.engines:
         engine, onnx = entry.result["engine"], results.files[precision].result["artifact"]

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from samdec_export.config import RunConfig
 from samdec_export.engine_options import ENGINES, EngineName
-from samdec_export.errors import ValidationError
+from samdec_export.errors import SamdecError, ValidationError
 from samdec_export.files import staging
 from samdec_export.ledger import Entry, FileHashes, Ledger, Made, Stage, open_ledger
 from samdec_export.log import step
@@ -18,7 +19,7 @@ from samdec_export.precision import Precision
 from samdec_export.report.document import Document
 from samdec_export.reports import ReportFormat, read, render
 from samdec_export.run import stages
-from samdec_export.run.baseline import read_baseline
+from samdec_export.run.baseline import RecordedBench, read_baseline
 from samdec_export.run.document import Results, build_document, engine_obstacles
 from samdec_export.run.job import Job, hash_of
 
@@ -68,24 +69,40 @@ def run(config: RunConfig, command: str, *, rehash: bool = False) -> Ran:
     hash_of(config.parity.feeds, "parity.feeds")  # a wrong name is known before the work
     with open_ledger(config.out) as ledger:
         job = Job.of(config, FileHashes(ledger.folder, again=rehash))
-        files = _files(job, ledger)
-        engines, notes = _engines(job, ledger, files)
-        parity = {
-            precision: ledger.settle(stages.parity_stage(job, files["fp32"], entry, precision))
-            for precision, entry in files.items()
-        }
-        bench = _bench(job, ledger, files)
-        results = Results(
-            stages=tuple(ledger.entries),
-            files=files,
-            engines=engines,
-            parity=parity,
-            bench=bench,
-            baseline=baseline,
-            notes=notes,
-        )
-        entry = ledger.settle(_report_stage(job, results, command))
-        return Ran(document=read(entry.file("report.json")), out=config.out, stages=tuple(ledger.entries))
+        with _no_report_of_a_failure(config.out):
+            return _run(job, ledger, baseline, command)
+
+
+@contextmanager
+def _no_report_of_a_failure(out: Path) -> Iterator[None]:
+    """Take away the reports where a stage fails: an earlier run's would pass for this one's."""
+    try:
+        yield
+    except SamdecError:
+        for name in REPORTS:
+            (out / name).unlink(missing_ok=True)
+        raise
+
+
+def _run(job: Job, ledger: Ledger, baseline: RecordedBench | None, command: str) -> Ran:
+    files = _files(job, ledger)
+    engines, notes = _engines(job, ledger, files)
+    parity = {
+        precision: ledger.settle(stages.parity_stage(job, files["fp32"], entry, precision))
+        for precision, entry in files.items()
+    }
+    bench = _bench(job, ledger, files)
+    results = Results(
+        stages=tuple(ledger.entries),
+        files=files,
+        engines=engines,
+        parity=parity,
+        bench=bench,
+        baseline=baseline,
+        notes=notes,
+    )
+    entry = ledger.settle(_report_stage(job, results, command))
+    return Ran(document=read(entry.file("report.json")), out=job.config.out, stages=tuple(ledger.entries))
 
 
 def _files(job: Job, ledger: Ledger) -> dict[Precision, Entry]:

@@ -8,7 +8,7 @@ from typing import Literal, TypeAlias
 
 from samdec_export.report.document import Case, Comparison, Output, Timing, Verdict, Violation
 
-__all__ = ["judge_comparison", "judge_latency", "judge_origin"]
+__all__ = ["judge_comparison", "judge_latency", "judge_origin", "judge_weights"]
 
 Bound: TypeAlias = Literal["at most", "at least"]
 
@@ -61,9 +61,6 @@ RULES = (
 def judge_comparison(comparison: Comparison) -> Iterator[Verdict]:
     """A verdict for what the outputs are, and one for each threshold and output."""
     yield _structure(comparison)
-    for finding in comparison.findings:
-        sentence = f"{comparison.artifact} does not belong to this checkpoint: {finding}."
-        yield _verdict(comparison, passed=False, threshold="checkpoint", sentence=sentence)
     for rule in RULES:
         for name in dict.fromkeys(output.name for case in comparison.cases for output in case.outputs):
             found = [
@@ -74,6 +71,14 @@ def judge_comparison(comparison: Comparison) -> Iterator[Verdict]:
             ]
             if found:
                 yield _applied(rule, comparison, name, found)
+
+
+def judge_weights(artifact: str, comparisons: Iterable[Comparison]) -> Verdict:
+    """Whether a file was made from the checkpoint that it was compared with."""
+    findings = [finding for comparison in comparisons for finding in comparison.findings]
+    told = f"{artifact} does not belong to this checkpoint: {'; '.join(findings)}."
+    sentence = told if findings else f"{artifact} has the decoder weights of the checkpoint."
+    return Verdict(passed=not findings, threshold="checkpoint", artifact=artifact, sentence=sentence)
 
 
 def _structure(comparison: Comparison) -> Verdict:
