@@ -79,7 +79,7 @@ def test_a_run_makes_proves_and_reports_everything(finished: Path) -> None:
     assert (engine["kind"], engine["status"]) == ("engine", "not run")
     assert engine["reason"] == "no GPU here"
     assert "1 engine was built and not run" in found["headline"]
-    assert {"gate.fp16.iou", "gate.fp32.logits", "gate.fp16.iou_predictions", "origin", "structure"} <= {
+    assert {"gate.fp16.iou", "gate.fp32.logits", "gate.fp16.iou_predictions", "origin.fp32", "structure"} <= {
         verdict["threshold"] for verdict in found["verdicts"]
     }
     assert len(found["comparisons"]) == 4

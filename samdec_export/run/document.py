@@ -214,12 +214,12 @@ def _origins(results: Results) -> Iterator[Verdict]:
     for precision, entry in results.files.items():
         if precision != "fp32":
             artifact = entry.result["artifact"]
-            yield judge_origin(artifact["file"], "the fp32 file", artifact["parent"], fp32["sha256"])
+            yield judge_origin(artifact["file"], "fp32", artifact["parent"], fp32["sha256"])
     for precision, entry in results.engines:
         engine, onnx = entry.result["engine"], results.files[precision].result["artifact"]
         found = engine["source"]["checkpoint"]["weights_sha256"]
-        yield judge_origin(engine["file"], "decoder weights", found, weights)
-        yield judge_origin(engine["file"], "the ONNX file", engine["onnx_sha256"], onnx["sha256"])
+        yield judge_origin(engine["file"], "weights", found, weights)
+        yield judge_origin(engine["file"], "onnx", engine["onnx_sha256"], onnx["sha256"])
 
 
 def _required_engines(artifacts: Sequence[ArtifactEntry]) -> Iterator[Verdict]:

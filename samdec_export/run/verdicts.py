@@ -4,13 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Final, Literal, TypeAlias
 
 from samdec_export.report.document import Case, Comparison, Output, Timing, Verdict, Violation
 
 __all__ = ["judge_comparison", "judge_latency", "judge_origin", "judge_weights"]
 
 Bound: TypeAlias = Literal["at most", "at least"]
+Origin: TypeAlias = Literal["weights", "fp32", "onnx"]
+
+
+ORIGINS: Final[dict[Origin, str]] = {
+    "weights": "decoder weights",
+    "fp32": "the fp32 file",
+    "onnx": "the ONNX file",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -168,12 +176,12 @@ def _by_how_much(rule: _Rule, value: float, limit: float) -> str:
     return f"{value / limit:.3g} times as much" if limit else f"{value:.4g} too much"
 
 
-def judge_origin(artifact: str, role: str, found: str | None, expected: str | None) -> Verdict:
+def judge_origin(artifact: str, kind: Origin, found: str | None, expected: str | None) -> Verdict:
     """Whether a file was made from what it should have been made from.
 
     Args:
         artifact: The file.
-        role: What the two hashes are of.
+        kind: What the two hashes are of.
         found: The hash that its record names.
         expected: The hash that it should name.
     """
@@ -183,9 +191,9 @@ def judge_origin(artifact: str, role: str, found: str | None, expected: str | No
     )
     return Verdict(
         passed=passed,
-        threshold="origin",
+        threshold=f"origin.{kind}",
         artifact=artifact,
-        sentence=f"{artifact} names {role} {(found or 'none')[:12]}, {told}.",
+        sentence=f"{artifact} names {ORIGINS[kind]} {(found or 'none')[:12]}, {told}.",
     )
 
 
