@@ -101,8 +101,7 @@ def convert(
     folder = out or path.parent
     with staging(folder) as scratch:
         draft = scratch / "converted.onnx"
-        ranges = _ranges(source, cases) if wanted.protect else ()
-        kept = _protected(source, wanted, ranges) if wanted.protect else {}
+        kept, ranges = _protected(source, wanted, cases) if wanted.protect else ({}, ())
         kept |= _asked_for(source, wanted)
         found = _search(source, wanted, kept, cases, draft) if wanted.max_flips is not None else None
         if found:
@@ -158,24 +157,23 @@ def _open(path: Path) -> Artifact:
     return source
 
 
-def _ranges(source: Artifact, cases: Sequence[NamedFeeds]) -> Sequence[TensorRange]:
+def _protected(
+    source: Artifact, wanted: Conversion, cases: Sequence[NamedFeeds]
+) -> tuple[dict[str, str], Sequence[TensorRange]]:
+    """What the rules and the measured ranges keep, and those ranges."""
+    from samdec_export.passes.keep import keep_by_range, keep_by_rule, keep_by_type
     from samdec_export.passes.ranges import audit_ranges
 
     with step("Measuring ranges"):
-        return audit_ranges(source.path, (case.make() for case in cases))
-
-
-def _protected(source: Artifact, wanted: Conversion, ranges: Sequence[TensorRange]) -> dict[str, str]:
-    """What the rules and the measured ranges keep."""
-    from samdec_export.passes.keep import keep_by_range, keep_by_rule, keep_by_type
-
+        ranges = audit_ranges(source.path, (case.make() for case in cases))
     absmax = {found.tensor: math.inf if found.nonfinite else found.absmax for found in ranges}
     scores = [spec.name for spec in source.record.signature.outputs if spec.content == "scores"]
-    return (
+    kept = (
         keep_by_range(source.path, wanted.precision, absmax, wanted.margin)
         | keep_by_type(source.path, wanted.precision)
         | keep_by_rule(source.path, scores)
     )
+    return kept, ranges
 
 
 def _asked_for(source: Artifact, wanted: Conversion) -> dict[str, str]:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -15,11 +17,14 @@ from xml.etree import ElementTree
 import onnx
 import pytest
 import torch
+from conftest import Export
 from test_cli import COMMAND, call, is_one_clear_line
 from test_validation import Damage, make_nan, perturb_a_weight, swap_masks
 
 from samdec_export import engines, pipeline
 from samdec_export.engine_options import BuildOptions
+from samdec_export.files import holding, sha256
+from samdec_export.ledger import FileHashes
 from samdec_export.models.checkpoint import load_model
 from samdec_export.passes import simplify as simplify_module
 from samdec_export.pipeline import Exported
@@ -92,9 +97,8 @@ def test_a_run_makes_proves_and_reports_everything(finished: Path) -> None:
     assert ElementTree.parse(finished / "report.xml").getroot().get("failures") == "0"
 
 
-def test_the_exported_file_is_that_of_the_onnx_command(finished: Path, tmp_path: Path) -> None:
-    alone = pipeline.export(None, "sam_tiny", out=tmp_path, sweep=None).artifact
-    assert (finished / "sam_tiny.decoder.onnx").read_bytes() == alone.path.read_bytes()
+def test_the_exported_file_is_that_of_the_onnx_command(finished: Path, export: Export) -> None:
+    assert (finished / "sam_tiny.decoder.onnx").read_bytes() == export().artifact.path.read_bytes()
 
 
 def test_a_second_run_does_nothing_and_is_quick(out: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -140,9 +144,8 @@ def spoil(path: Path) -> None:
     [
         ("sam_tiny.decoder.onnx", spoil, "simplify"),
         ("sam_tiny.decoder.fp16.onnx.json", Path.unlink, "convert-fp16"),
-        (".samdec/traced.onnx", spoil, "export"),
+        ("sam_tiny.decoder.fp16.sm89.engine", spoil, "engine-rtx-fp16"),
         (".samdec/simplify.json", spoil, "simplify"),
-        ("bench.json", Path.unlink, "bench"),
         ("report.md", spoil, "report"),
     ],
 )
@@ -177,37 +180,27 @@ def test_a_run_that_is_killed_goes_on_where_it_was(finished: Path, tmp_path: Pat
 
 
 def test_two_runs_do_not_share_a_folder(out: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from samdec_export.files import holding
-
     with holding(out / ".samdec"):
         code, _, err = call(capsys, *FULL, "--out", out)
     assert (code, is_one_clear_line(err)) == (2, True)
     assert "Another run works in" in err
 
 
-def test_a_replaced_checkpoint_is_seen_with_rehash(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    checkpoint, out = tmp_path / "tiny.pt", tmp_path / "out"
-    weights = load_model(None, "sam_tiny").decoder.state_dict()
-    torch.save(weights, checkpoint)
-    words = (*FP32, "--ckpt", checkpoint, "--out", out)
-    assert call(capsys, *words)[0] == 0
-    before, status = ledger(out), checkpoint.stat()
-    content = bytearray(checkpoint.read_bytes())
-    place = content.find(weights["mask_decoder.mask_tokens.weight"].numpy().tobytes())
-    content[place] ^= 1
+def test_a_hash_is_remembered_until_it_is_asked_for_again(tmp_path: Path) -> None:
+    checkpoint = tmp_path / "tiny.pt"
+    checkpoint.write_bytes(b"weights")
+    hashes, again = FileHashes(tmp_path), FileHashes(tmp_path, again=True)
+    first, status = hashes.of(checkpoint), checkpoint.stat()
+    assert first == sha256(checkpoint)
     with checkpoint.open("r+b") as file:
-        file.write(content)
-    os_utime(checkpoint, status.st_mtime_ns)
-    assert call(capsys, *words)[0] == 0
-    assert not redone(out, before), "size, time and inode are as before"
-    assert call(capsys, *words, "--rehash")[0] == 0
-    assert {"export", "simplify", "parity-fp32"} <= redone(out, before)
-
-
-def os_utime(path: Path, nanoseconds: int) -> None:
-    import os
-
-    os.utime(path, ns=(nanoseconds, nanoseconds))
+        file.write(b"w3ights")
+    os.utime(checkpoint, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert hashes.of(checkpoint) == first, "size, time and inode are as before"
+    assert again.of(checkpoint) == sha256(checkpoint) != first
+    assert hashes.of(checkpoint) == sha256(checkpoint), "and remembered"
+    (tmp_path / "hashes.json").write_text("[]")
+    os.utime(checkpoint)
+    assert hashes.of(checkpoint) == sha256(checkpoint)
 
 
 @pytest.mark.parametrize("words", [["--ckpt", "nowhere.pt"], ["--model", "sam_b"], ["--set", "parity.feeds=none.npz"]])
@@ -291,6 +284,11 @@ def test_the_gate_stops_an_fp16_overflow(
         "sam_tiny.decoder.onnx": "validated",
         "sam_tiny.decoder.fp16.onnx": "failed",
     }
+    before, content = ledger(tmp_path), bytearray(foreign[0].read_bytes())
+    with foreign[0].open("r+b") as file:
+        file.write(content)
+    assert call(capsys, *words, *options, "--set", "convert.protect=false", "--rehash")[0] == 7
+    assert redone(tmp_path, before) == {"hashes"}, "the time changed, the content did not"
 
 
 def test_the_gate_stops_an_onnx_file_of_another_checkpoint(
@@ -300,8 +298,6 @@ def test_the_gate_stops_an_onnx_file_of_another_checkpoint(
         made = foreign[1]
         for path in (made.artifact.path, made.artifact.sidecar):
             shutil.copy(path, folder)
-        from dataclasses import replace
-
         return replace(made, artifact=replace(made.artifact, path=folder / made.artifact.path.name))
 
     monkeypatch.setattr(pipeline, "simplify_graph", simplify_graph)
