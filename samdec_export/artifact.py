@@ -6,7 +6,6 @@ The same record is written into an ONNX file's `metadata_props`, so a file that 
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
@@ -14,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
 
 from samdec_export.errors import GraphError, NoRecordError, UsageError
-from samdec_export.files import sha256
+from samdec_export.files import move_with_sidecar, sha256, sidecar_of
 from samdec_export.options import (
     ARRANGEMENTS,
     GRAPHS,
@@ -182,7 +181,7 @@ class Artifact:
     @property
     def sidecar(self) -> Path:
         """`<file>.json`."""
-        return self.path.with_name(self.path.name + ".json")
+        return sidecar_of(self.path)
 
     def to_json(self) -> dict[str, Any]:
         """What the sidecar holds."""
@@ -216,10 +215,7 @@ def publish(draft: Path, record: Record, folder: Path) -> Artifact:
         folder: Where it goes.
     """
     artifact = Artifact(path=folder / record.file_name, record=record, sha256=sha256(draft))
-    sidecar = draft.with_name(artifact.sidecar.name)
-    sidecar.write_text(json.dumps(artifact.to_json(), indent=2) + "\n", encoding="utf-8")
-    os.replace(draft, artifact.path)
-    os.replace(sidecar, artifact.sidecar)
+    move_with_sidecar(draft, artifact.path, artifact.to_json())
     return artifact
 
 

@@ -1,25 +1,28 @@
-"""The flow of a benchmark: exported files in, measured times beside counted costs out."""
+"""The flow of a benchmark: exported files and engines in, measured times beside counted costs out."""
 
 from __future__ import annotations
 
 import os
 import statistics
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Final
 
 from samdec_export.benchmark import Candidate, Measurement, Workload, measure
-from samdec_export.errors import UsageError
+from samdec_export.candidates import Subject, is_engine, open_subject
+from samdec_export.engine_options import profile_for
+from samdec_export.errors import EngineError, UsageError
 from samdec_export.feeds import Case
 from samdec_export.files import staging
-from samdec_export.gate import open_artifact
-from samdec_export.log import step
+from samdec_export.log import log, step
 from samdec_export.options import BENCH_RUNNERS, BenchRunner
 from samdec_export.passes.cost import Cost, count_cost
 from samdec_export.runner import Runner
-from samdec_export.signature import Signature
+
+if TYPE_CHECKING:
+    from samdec_export.models.graphs import ExportGraph
 
 __all__ = [
     "BenchEntry",
@@ -34,13 +37,14 @@ __all__ = [
 
 WORKER = (sys.executable, "-m", "samdec_export.bench_worker")
 PEAK = "matmul"
+GPU_RUNNERS: Final = frozenset[BenchRunner]({"ort-cuda", "trt"})
 PEAK_SIDE = 1536
 """Side of the matrices whose product is the yardstick of speed: 7.2 Gflop, well above any cache."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BenchEntry:
-    """An exported file and the engine to time it on."""
+    """An exported file or a built engine, and what to time it on."""
 
     path: Path
     runner: BenchRunner = "ort"
@@ -56,12 +60,16 @@ class BenchEntry:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Benchmarked:
-    """Measured times, counted costs, and the speed of a plain matrix product in the same run, in flop/s."""
+    """Measured times, counted costs, and the speed of a plain matrix product in the same run, in flop/s.
+
+    That product ran on the CPU, and says nothing of the candidates in `on_gpu`.
+    """
 
     measurements: tuple[Measurement, ...]
     costs: Mapping[tuple[str, Workload], Cost]
     peak_flops: float
     threads: int
+    on_gpu: frozenset[str]
 
     def to_json(self) -> dict[str, Any]:
         """Every repeat, with flops, bytes and speeds where they were counted."""
@@ -73,23 +81,25 @@ class Benchmarked:
                 if cost and item.seconds
                 else {}
             )
-            rows.append({**item.to_json(), **counted})
+            rows.append({**item.to_json(), **counted, "on_gpu": item.candidate in self.on_gpu})
         return {"threads": self.threads, "peak_flops_per_second": self.peak_flops, "measurements": rows}
 
 
 def parse_entry(text: str, checkpoint: Path | None) -> BenchEntry:
-    """Read `FILE` or `FILE@RUNNER`.
+    """Read `FILE` or `FILE@RUNNER`; an engine is its own runner.
 
     Raises:
-        UsageError: There is no such runner.
+        UsageError: There is no such runner, or it does not run such a file.
     """
-    path, at, kind = text.rpartition("@")
-    if not at:
-        return BenchEntry(path=Path(text), name=text)
-    for runner in BENCH_RUNNERS:
-        if runner == kind:
-            return BenchEntry(path=Path(path), runner=runner, checkpoint=checkpoint, name=text)
-    raise UsageError(f"There is no runner {kind!r} for {path}.", f"Known: {', '.join(BENCH_RUNNERS)}.")
+    path, _, kind = text.rpartition("@") if "@" in text else (text, "", "")
+    own: BenchRunner = "trt" if is_engine(Path(path)) else "ort"
+    known: tuple[BenchRunner, ...] = (
+        ("trt",) if own == "trt" else tuple(runner for runner in BENCH_RUNNERS if runner != "trt")
+    )
+    for runner in known:
+        if runner == (kind or own):
+            return BenchEntry(path=Path(path), runner=runner, checkpoint=checkpoint if kind else None, name=text)
+    raise UsageError(f"There is no runner {kind!r} for {path}.", f"Known: {', '.join(known)}.")
 
 
 def parse_workloads(images: str, prompts: str, points: str) -> list[Workload]:
@@ -130,7 +140,7 @@ def bench(
     warmups: int = 2,
     repeats: int = 7,
 ) -> Benchmarked:
-    """Time exported files side by side, each on its engine in a process of its own.
+    """Time files side by side, each on its engine in a process of its own.
 
     Args:
         entries: What to time.
@@ -145,15 +155,18 @@ def bench(
     """
     costs: dict[tuple[str, Workload], Cost] = {}
     for entry in entries:
-        signature = open_artifact(entry.path).record.signature
+        subject = _open(entry)
+        if subject.onnx is None:
+            log.info("%s is not counted: the ONNX file it was built from does not lie beside it.", entry.name)
+            continue
         with step(f"Counting {entry.name}"):
             for load in workloads:
                 try:
-                    sizes = case_for(signature, asdict(load)).sizes
+                    sizes = case_for(subject, asdict(load)).sizes
                 except ValueError:
                     continue
-                shapes = {spec.name: spec.concrete(sizes) for spec in signature.inputs}
-                costs[entry.name, load] = count_cost(entry.path, shapes)
+                shapes = {spec.name: spec.concrete(sizes) for spec in subject.artifact.record.signature.inputs}
+                costs[entry.name, load] = count_cost(subject.onnx, shapes)
     peak = Candidate(name=PEAK, command=(*WORKER, "peak", str(PEAK_SIDE)))
     candidates = [*(entry.candidate for entry in entries), *extra, peak]
     found = measure(candidates, workloads, threads=threads, warmups=warmups, repeats=repeats)
@@ -163,44 +176,98 @@ def bench(
         costs=costs,
         peak_flops=2 * PEAK_SIDE**3 / statistics.median(matmul),
         threads=threads,
+        on_gpu=frozenset(entry.name for entry in entries if entry.runner in GPU_RUNNERS),
     )
 
 
-def open_runner(path: Path, kind: BenchRunner, checkpoint: Path | None, threads: int) -> tuple[Runner, Signature]:
-    """An exported file on one engine, as a benchmark runs it.
+def _open(entry: BenchEntry) -> Subject:
+    """The file of an entry, which is known to run here as far as can be told without running it."""
+    return open_subject(entry.path, "cuda" if entry.runner == "ort-cuda" else None)
+
+
+def open_runner(path: Path, kind: BenchRunner, checkpoint: Path | None, threads: int) -> tuple[Runner, Subject]:
+    """A file on one engine, as a benchmark runs it.
 
     Args:
-        path: The ONNX file.
-        kind: `ort` runs the file; `eager` and `compile` run the module that it was exported from.
+        path: The ONNX file, or the engine.
+        kind: `ort` and `ort-cuda` run the file; `trt` runs an engine; `eager` and `compile` run the module that it was
+            exported from.
         checkpoint: The weights, for those two; None where they are embedded.
         threads: Threads within an operator; torch takes its own from the environment.
 
     Raises:
         SamdecError: As the stages say.
     """
-    from samdec_export.backends.eager import EagerRunner
+    subject = _open(BenchEntry(path=path, runner=kind, name=path.name))
+    return OPENERS[kind](subject, checkpoint, threads), subject
+
+
+def _open_ort(subject: Subject, checkpoint: Path | None, threads: int) -> Runner:
     from samdec_export.backends.ort import OrtRunner
+
+    return OrtRunner(subject.artifact.path, threads=threads, arena=True)
+
+
+def _open_ort_cuda(subject: Subject, checkpoint: Path | None, threads: int) -> Runner:
+    from samdec_export.backends.ort import OrtRunner
+    from samdec_export.backends.ort_bound import BoundRunner
+
+    return BoundRunner(OrtRunner(subject.artifact.path, "cuda", threads=threads, arena=True))
+
+
+def _open_trt(subject: Subject, checkpoint: Path | None, threads: int) -> Runner:
+    from samdec_export.backends.trt_load import load_engine
+    from samdec_export.backends.trt_torch import ZeroCopyRunner
+
+    assert subject.engine is not None
+    return ZeroCopyRunner(load_engine(subject.engine))
+
+
+def _open_eager(subject: Subject, checkpoint: Path | None, threads: int) -> Runner:
+    from samdec_export.backends.eager import EagerRunner
+
+    return EagerRunner(_module(subject, checkpoint), subject.artifact.record.signature, whole=True)
+
+
+def _open_compiled(subject: Subject, checkpoint: Path | None, threads: int) -> Runner:
+    from samdec_export.backends.eager import EagerRunner
+
+    return EagerRunner.compiled(_module(subject, checkpoint), subject.artifact.record.signature)
+
+
+def _module(subject: Subject, checkpoint: Path | None) -> ExportGraph:
     from samdec_export.models.checkpoint import load_model
     from samdec_export.models.graphs import build_graph
 
-    record = open_artifact(path).record
-    if kind == "ort":
-        return OrtRunner(path, threads=threads, arena=True), record.signature
-    graph = build_graph(load_model(checkpoint, record.model).decoder, record.grid, record.options)
-    if kind == "compile":
-        return EagerRunner.compiled(graph, record.signature), record.signature
-    return EagerRunner(graph, record.signature, whole=True), record.signature
+    record = subject.artifact.record
+    return build_graph(load_model(checkpoint, record.model).decoder, record.grid, record.options)
 
 
-def case_for(signature: Signature, request: Mapping[str, int]) -> Case:
-    """The case that a request means to this graph; axes that it does not name take their usual size.
+OPENERS: Final[dict[BenchRunner, Callable[[Subject, Path | None, int], Runner]]] = {
+    "ort": _open_ort,
+    "ort-cuda": _open_ort_cuda,
+    "eager": _open_eager,
+    "compile": _open_compiled,
+    "trt": _open_trt,
+}
+
+
+def case_for(subject: Subject, request: Mapping[str, int]) -> Case:
+    """The case that a request means to a file; axes that it does not name take their usual size.
 
     Raises:
-        ValueError: The graph takes one image only.
+        ValueError: The graph takes one image only, or the engine has no profile for these sizes.
     """
+    signature = subject.artifact.record.signature
     names = {dim.name for dim in signature.dims}
     if "images" not in names and request["images"] > 1:
         raise ValueError("one image at a time")
-    sizes = {dim.name: dim.opt for dim in signature.dims}
+    sizes = {dim.name: dim.opt for dim in subject.signatures[0].dims}
     wanted = {**request, "batch": request["prompts"]}
-    return Case(sizes=sizes | {name: size for name, size in wanted.items() if name in names})
+    sizes |= {name: size for name, size in wanted.items() if name in names}
+    if subject.engine:
+        try:
+            profile_for(subject.engine.record.profiles, sizes)
+        except EngineError as error:
+            raise ValueError(error.message) from error
+    return Case(sizes=sizes)

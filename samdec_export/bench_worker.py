@@ -2,6 +2,7 @@
 
 python -m samdec_export.bench_worker ort artifacts/sam_b.prompts.onnx
 python -m samdec_export.bench_worker eager artifacts/sam_b.prompts.onnx sam_b.pt
+python -m samdec_export.bench_worker trt artifacts/sam_b.prompts.fp16.sm89.engine
 python -m samdec_export.bench_worker peak 1536
 """
 
@@ -15,39 +16,50 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from samdec_export.bench import case_for, open_runner
+from samdec_export.errors import SamdecError
 from samdec_export.feeds import make_feeds
 from samdec_export.options import BENCH_RUNNERS, BenchRunner
-from samdec_export.runner import Feeds, Runner
+from samdec_export.runner import Feeds, Runner, TimedRunner
 
 __all__ = ["main", "serve"]
 
+Run: TypeAlias = Callable[[Mapping[str, int]], float | list[float]]
+"""Gives the seconds of a run, or of several, for a request."""
+
 
 def main() -> None:
-    """Load the candidate and serve runs until standard input ends."""
+    """Load the candidate and serve runs until standard input ends; an expected failure exits with its type's code."""
     kind, path, *checkpoint = sys.argv[1:]
     threads = int(os.environ.get("OMP_NUM_THREADS", "1"))
-    if kind == "peak":
-        serve(_matmul(int(path), threads))
-        return
-    runner, signature = open_runner(Path(path), _kind(kind), Path(checkpoint[0]) if checkpoint else None, threads)
-    prepared: dict[str, Feeds] = {}
+    try:
+        run = _matmul(int(path), threads) if kind == "peak" else _candidate(kind, path, checkpoint, threads)
+        serve(run)
+    except SamdecError as error:
+        print(error, file=sys.stderr)
+        sys.exit(error.exit_code)
 
-    def run(request: Mapping[str, int]) -> float:
-        case = case_for(signature, request)
+
+def _candidate(kind: str, path: str, checkpoint: list[str], threads: int) -> Run:
+    """Runs a file for any request; inputs are made and put in their place once for requests that follow each other."""
+    runner, subject = open_runner(Path(path), _kind(kind), Path(checkpoint[0]) if checkpoint else None, threads)
+    prepared: dict[str, Callable[[], list[float]]] = {}
+
+    def run(request: Mapping[str, int]) -> list[float]:
+        case = case_for(subject, request)
         if case.name not in prepared:
             prepared.clear()
-            prepared[case.name] = make_feeds(signature, case)
-        return _seconds(runner, prepared[case.name])
+            prepared[case.name] = _timer(runner, make_feeds(subject.artifact.record.signature, case))
+        return prepared[case.name]()
 
-    serve(run)
+    return run
 
 
-def _matmul(side: int, threads: int) -> Callable[[Mapping[str, int]], float]:
+def _matmul(side: int, threads: int) -> Run:
     """A product of two square matrices, whatever is asked for."""
     from samdec_export.backends.ort import OrtRunner
     from samdec_export.passes.cost import write_matmul
@@ -57,16 +69,24 @@ def _matmul(side: int, threads: int) -> Callable[[Mapping[str, int]], float]:
         write_matmul(path, side)
         runner = OrtRunner(path, threads=threads, arena=True)
     feeds: Feeds = {"x": np.random.default_rng(1).standard_normal((side, side), dtype=np.float32)}
-    return lambda _: _seconds(runner, feeds)
+    timer = _timer(runner, feeds)
+    return lambda _: timer()
 
 
-def _seconds(runner: Runner, feeds: Feeds) -> float:
-    started = time.perf_counter()
-    runner.run(feeds)
-    return time.perf_counter() - started
+def _timer(runner: Runner, feeds: Feeds) -> Callable[[], list[float]]:
+    """The runner's own clock if it has one, or else the host's around a run."""
+    if isinstance(runner, TimedRunner):
+        return runner.timer(feeds)
+
+    def seconds() -> list[float]:
+        started = time.perf_counter()
+        runner.run(feeds)
+        return [time.perf_counter() - started]
+
+    return seconds
 
 
-def serve(run: Callable[[Mapping[str, int]], float]) -> None:
+def serve(run: Run) -> None:
     """Answer requests with the seconds that `run` returns; a ValueError of its says what it does not support."""
     print(json.dumps({"ready": True}), flush=True)
     for line in sys.stdin:

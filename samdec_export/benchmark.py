@@ -2,7 +2,8 @@
 
 A candidate is any program that speaks the worker protocol: it prints a line `{"ready": true}`, then answers each line
 of JSON on its standard input, `{"images": 1, "prompts": 8, "points": 2}`, by running once and printing
-`{"seconds": 0.12, "peak_bytes": 123456}`, or `{"unsupported": "why"}`.
+`{"seconds": 0.12, "peak_bytes": 123456}`, or `{"unsupported": "why"}`. One that runs several times for a request, as a
+GPU should that is not to fall asleep between, gives a list of seconds.
 """
 
 from __future__ import annotations
@@ -17,17 +18,21 @@ from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from itertools import product
 from types import TracebackType
-from typing import IO, Any
+from typing import IO, Any, Final
 
 import numpy as np
 
-from samdec_export.errors import GraphError
+from samdec_export.errors import DependencyError, EngineError, GraphError
 from samdec_export.log import log, track
 
 __all__ = ["Candidate", "Measurement", "Workload", "measure"]
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 LINES_KEPT = 3
+PERCENTILES = (50, 90, 99)
+
+FAILURES: Final = {kind.exit_code: kind for kind in (EngineError, DependencyError)}
+"""What a worker of this project means by its exit code; of every other program that says nothing."""
 
 SETTLE = 0.2
 """Seconds between runs: an engine's idle threads spin for a while, and would slow the next candidate."""
@@ -78,6 +83,17 @@ class Measurement:
         return float(low), float(high)
 
     @property
+    def percentiles(self) -> dict[str, float]:
+        """Seconds that half, nine in ten, and ninety-nine in a hundred runs take at most."""
+        ranks = np.percentile(self.seconds, PERCENTILES)
+        return {f"p{rank}": float(value) for rank, value in zip(PERCENTILES, ranks, strict=True)}
+
+    @property
+    def prompts_per_second(self) -> float:
+        """Prompts of a run by its median seconds."""
+        return 1 / self.per_prompt
+
+    @property
     def per_prompt(self) -> float:
         """Median seconds for each prompt of each image."""
         return self.median / (self.workload.images * self.workload.prompts)
@@ -89,12 +105,8 @@ class Measurement:
 
     def to_json(self) -> dict[str, Any]:
         """Raw repeats and what follows from them."""
-        figures = (
-            {"median": self.median, "spread": self.spread, "per_prompt": self.per_prompt, "per_image": self.per_image}
-            if self.seconds
-            else {}
-        )
-        return {**asdict(self), **figures}
+        names = ("median", "spread", "per_prompt", "per_image", "percentiles", "prompts_per_second")
+        return {**asdict(self), **({name: getattr(self, name) for name in names} if self.seconds else {})}
 
 
 @dataclass(slots=True)
@@ -147,7 +159,7 @@ class _Worker:
             self.process.wait(timeout=10)
             self.errors.seek(0)
             reason = " / ".join(self.errors.read().strip().splitlines()[-LINES_KEPT:])
-            raise GraphError(
+            raise FAILURES.get(self.process.returncode, GraphError)(
                 f"The benchmark's candidate {self.candidate.name} stopped: {reason or 'no message'}",
                 "Run it alone: " + " ".join(self.candidate.command),
             ) from error
@@ -169,7 +181,7 @@ def measure(
         repeats: Rounds that are.
 
     Raises:
-        GraphError: A candidate's process stopped.
+        GraphError, EngineError, DependencyError: A candidate's process stopped.
     """
     with ExitStack() as stack:
         workers = [stack.enter_context(_Worker(candidate, threads)) for candidate in candidates]
@@ -197,6 +209,6 @@ def _measurement(name: str, workload: Workload, answers: list[Mapping[str, Any]]
     return Measurement(
         candidate=name,
         workload=workload,
-        seconds=tuple(answer["seconds"] for answer in answers),
+        seconds=tuple(seconds for answer in answers for seconds in np.atleast_1d(answer["seconds"]).tolist()),
         peak_bytes=max(answer["peak_bytes"] for answer in answers),
     )

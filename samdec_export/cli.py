@@ -24,6 +24,7 @@ from samdec_export.options import (
     GraphName,
     GraphOptions,
     MasksMode,
+    Provider,
     SweepName,
     parse_range,
 )
@@ -175,7 +176,7 @@ app.command("report")(report_command)
 
 @app.command()
 def validate(
-    artifact: Annotated[Path, typer.Argument(help="Exported file.", show_default=False)],
+    artifact: Annotated[Path, typer.Argument(help="Exported file, or engine.", show_default=False)],
     ckpt: Checkpoint = None,
     feeds: Annotated[
         Path | None, typer.Option(help="Recorded inputs (.npz) instead of a sweep.", show_default=False)
@@ -183,16 +184,17 @@ def validate(
     case: Annotated[str | None, typer.Option(help="Run only this case.", show_default=False)] = None,
     sweep: Annotated[SweepName, typer.Option(help="How wide to validate.")] = "full",
     seed: Seed = 0,
+    provider: Annotated[Provider | None, typer.Option(help="Where ONNX Runtime runs it.", show_default="cpu")] = None,
     json_file: Annotated[
         Path | None, typer.Option("--json", help="Write the report to this file (- for stdout).", show_default=False)
     ] = None,
 ) -> None:
-    """Compare an exported file with eager PyTorch; exit 7 where they differ."""
+    """Compare an exported file or an engine with eager PyTorch; exit 7 where they differ."""
     from samdec_export import display, pipeline
 
     if json_file and json_file != Path("-"):
         check_target(json_file, (artifact, Path(f"{artifact}.json"), ckpt, feeds))
-    done = pipeline.validate(artifact, ckpt, feeds=feeds, case=case, seed=seed, sweep=sweep)
+    done = pipeline.validate(artifact, ckpt, feeds=feeds, case=case, seed=seed, sweep=sweep, provider=provider)
     if json_file == Path("-"):
         print_json(done.to_json())
     else:
@@ -207,7 +209,8 @@ def bench(
     artifacts: Annotated[
         list[str],
         typer.Argument(
-            help="Exported files; FILE@eager and FILE@compile time their PyTorch module.", show_default=False
+            help="Exported files and engines; FILE.onnx@ort-cuda runs on the GPU, @eager and @compile time its module.",
+            show_default=False,
         ),
     ],
     ckpt: Checkpoint = None,
@@ -219,7 +222,7 @@ def bench(
     plot: Annotated[Path | None, typer.Option(help="Draw cost against prompts (.png).", show_default=False)] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Time exported files side by side: one process each, interleaved, beside the speed of a plain matrix product."""
+    """Time files side by side: one process each, interleaved, beside the speed of a plain matrix product."""
     from samdec_export import bench as flow
     from samdec_export import display
 

@@ -141,7 +141,7 @@ def benchmarked(done: Benchmarked) -> None:
     """A row for each candidate and workload (images x prompts x points); ratios are to the first candidate."""
     console = plain_console()
     table = Table("candidate", "I x P x N")
-    for column in ("ms a run", "quartiles", "ms a prompt", "x first", "Gflop", "Gflop/s", "% of matmul", "peak GB"):
+    for column in ("ms a run", "p90", "p99", "prompts/s", "x first", "Gflop", "Gflop/s", "% of matmul", "peak GB"):
         table.add_column(column, justify="right")
     first = {item.workload: item.median for item in reversed(done.measurements) if item.seconds}
     for item in done.measurements:
@@ -152,14 +152,15 @@ def benchmarked(done: Benchmarked) -> None:
             continue
         cost = done.costs.get((item.candidate, load))
         speed = cost.flops / item.median if cost else 0.0
-        counted = (cost.flops / 1e9, speed / 1e9, 100 * speed / done.peak_flops) if cost else ()
+        counted = (cost.flops / 1e9, speed / 1e9) if cost else ()
+        share = f"{100 * speed / done.peak_flops:.3g}" if cost and item.candidate not in done.on_gpu else ""
         table.add_row(
             *head,
-            f"{1e3 * item.median:.1f}",
-            "-".join(f"{1e3 * end:.1f}" for end in item.spread),
-            f"{1e3 * item.per_prompt:.2f}",
+            *(f"{1e3 * seconds:.4g}" for seconds in item.percentiles.values()),
+            f"{item.prompts_per_second:.4g}",
             f"{first[load] / item.median:.2f}",
-            *([f"{value:.3g}" for value in counted] or [""] * 3),
+            *([f"{value:.3g}" for value in counted] or [""] * 2),
+            share,
             f"{item.peak_bytes / 1e9:.2f}",
         )
     console.print(table)

@@ -21,6 +21,7 @@ PACKAGES = (
     "onnxruntime-gpu",
     "tensorrt",
     "tensorrt-rtx-cu13",
+    "polygraphy",
     "numpy",
     "safetensors",
 )

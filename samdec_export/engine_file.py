@@ -6,17 +6,15 @@ TensorRT checks little before it loads a plan, and a wrong one may end the proce
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from samdec_export import interrupts
 from samdec_export.artifact import Record
 from samdec_export.engine_options import ENGINES, EngineName, Profile
 from samdec_export.errors import EngineError, UsageError
-from samdec_export.files import sha256
+from samdec_export.files import move_with_sidecar, sha256, sidecar_of
 from samdec_export.signature import Dim
 
 __all__ = ["EngineFile", "EngineRecord", "open_engine", "publish_engine"]
@@ -98,14 +96,15 @@ class EngineFile:
         """`<file>.json`."""
         return sidecar_of(self.path)
 
+    @property
+    def onnx(self) -> Path | None:
+        """The ONNX file that it was built from, if that lies beside it as it was then."""
+        beside = self.path.with_name(self.record.onnx)
+        return beside if beside.is_file() and sha256(beside) == self.record.onnx_sha256 else None
+
     def to_json(self) -> dict[str, Any]:
         """What the sidecar holds."""
         return {"file": self.path.name, "sha256": self.sha256, **self.record.to_json()}
-
-
-def sidecar_of(path: Path) -> Path:
-    """`<file>.json`."""
-    return path.with_name(path.name + ".json")
 
 
 def publish_engine(draft: Path, record: EngineRecord, folder: Path) -> EngineFile:
@@ -117,11 +116,7 @@ def publish_engine(draft: Path, record: EngineRecord, folder: Path) -> EngineFil
         folder: Where it goes.
     """
     published = EngineFile(path=folder / record.file_name, record=record, sha256=sha256(draft))
-    sidecar = draft.with_name(published.sidecar.name)
-    sidecar.write_text(json.dumps(published.to_json(), indent=2) + "\n", encoding="utf-8")
-    with interrupts.deferred():
-        os.replace(draft, published.path)
-        os.replace(sidecar, published.sidecar)
+    move_with_sidecar(draft, published.path, published.to_json())
     return published
 
 
@@ -138,8 +133,7 @@ def open_engine(path: Path) -> EngineFile:
         found = sha256(path)
         size = path.stat().st_size
     except FileNotFoundError as error:
-        missing = path if error.filename == str(path) else sidecar
-        reason = "does not exist" if missing == path else f"has no {sidecar.name}: not known what it is"
+        reason = f"has no {sidecar.name}: not known what it is" if path.exists() else "does not exist"
         raise EngineError(f"{path} {reason}.", again) from error
     except OSError as error:
         raise EngineError(f"{path} cannot be read: {error.strerror}.", again) from error

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal, TypeAlias, get_args
 
-from samdec_export.errors import UsageError
+from samdec_export.errors import EngineError, UsageError
 from samdec_export.options import parse_range
 from samdec_export.signature import Dim
 
@@ -21,6 +22,7 @@ __all__ = [
     "Profile",
     "parse_profile",
     "parse_targets",
+    "profile_for",
 ]
 
 EngineName: TypeAlias = Literal["tensorrt", "rtx"]
@@ -95,6 +97,22 @@ class BuildOptions:
             "strip_weights": self.strip_weights,
             "refit": self.refit,
         }
+
+
+def profile_for(profiles: Sequence[Profile], sizes: Mapping[str, int]) -> int:
+    """Index of the first profile that holds these sizes; 0 where a graph has no dynamic axis and no profile.
+
+    Raises:
+        EngineError: None does; the message has the ranges.
+    """
+    for index, profile in enumerate(profiles):
+        if all(dim.min <= sizes[dim.name] <= dim.max for dim in profile):
+            return index
+    if not profiles:
+        return 0
+    asked = ", ".join(f"{name}={size}" for name, size in sizes.items())
+    held = "; ".join(", ".join(f"{dim.name} {dim.min} to {dim.max}" for dim in profile) for profile in profiles)
+    raise EngineError(f"The engine has no profile for {asked}: it holds {held}.", "Build it again with --profile.")
 
 
 def parse_targets(text: str) -> tuple[str, ...]:

@@ -84,18 +84,21 @@ def build(
         from samdec_export.backends.trt import build_engine
         from samdec_export.passes.engine_lint import check_profiles, lint_for_engine
 
+    source = open_artifact(path or select_onnx(folder))
     machine = look()
     engine = choose_engine(wanted.engine, machine)
-    source = open_artifact(path or select_onnx(folder))
     check_options(engine, wanted, precision or source.record.precision, machine)
     check_profiles(source.record.signature, wanted.profiles)
-    lint_for_engine(source.path, source.record.signature)
+    costs = lint_for_engine(source.path, source.record.signature)
     target = out or source.path.parent
     with staging(target):
         pass  # a folder that cannot be written to is known before the work, not after
     typed = _typed(source, precision, checkpoint)
     signature = typed.record.signature
-    lint_for_engine(typed.path, signature)
+    if typed.path != source.path:
+        costs = lint_for_engine(typed.path, signature)
+    for cost in costs:
+        log.warning("%s", cost)
     _check_turing(typed, wanted)
     settled = settle(wanted, engine, machine, signature)
     built = build_engine(typed.path, engine, signature, settled)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import shutil
 import sys
@@ -18,7 +19,17 @@ from samdec_export.errors import GraphError, UsageError
 if sys.platform != "win32":
     import fcntl
 
-__all__ = ["check_target", "holding", "remove_abandoned", "remove_empty", "sha256", "staging", "write_text"]
+__all__ = [
+    "check_target",
+    "holding",
+    "move_with_sidecar",
+    "remove_abandoned",
+    "remove_empty",
+    "sha256",
+    "sidecar_of",
+    "staging",
+    "write_text",
+]
 
 SCRATCH = ".samdec-"
 
@@ -115,6 +126,29 @@ def write_text(path: Path, text: str) -> None:
         draft = scratch / path.name
         draft.write_text(text, encoding="utf-8")
         os.replace(draft, path)
+
+
+def sidecar_of(path: Path) -> Path:
+    """`<file>.json`."""
+    return path.with_name(path.name + ".json")
+
+
+def move_with_sidecar(draft: Path, target: Path, content: object) -> None:
+    """Move a finished file into place, and a sidecar with it.
+
+    An interrupt comes before both or after both. A process that is killed between the two leaves a sidecar that does
+    not describe the file, which is noticed by its SHA-256.
+
+    Args:
+        draft: The finished file, in a scratch folder on the same disk as `target`.
+        target: Where it goes.
+        content: What the sidecar says, as JSON.
+    """
+    sidecar = sidecar_of(draft.with_name(target.name))
+    sidecar.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    with interrupts.deferred():
+        os.replace(draft, target)
+        os.replace(sidecar, sidecar_of(target))
 
 
 def remove_empty(folders: Iterable[Path]) -> None:

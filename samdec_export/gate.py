@@ -10,14 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 from samdec_export import interrupts
 from samdec_export.artifact import Artifact, Record
+from samdec_export.candidates import Subject, contend, open_artifact, open_subject
 from samdec_export.errors import GraphError, UsageError, ValidationError
 from samdec_export.feeds import NamedFeeds, only_case, read_feeds, sweep_feeds
-from samdec_export.files import sha256
-from samdec_export.options import SweepName
+from samdec_export.options import Provider, SweepName
+from samdec_export.signature import Signature
 
 if TYPE_CHECKING:
     from samdec_export.models.checkpoint import LoadedModel
     from samdec_export.models.graphs import ExportGraph
+    from samdec_export.runner import Runner
     from samdec_export.validation.tolerances import Tolerance
     from samdec_export.validation.validate import Comparison, ValidationResult
 
@@ -67,40 +69,29 @@ def validate(
     case: str | None = None,
     seed: int = 0,
     sweep: SweepName = "full",
+    provider: Provider | None = None,
 ) -> Validated:
-    """Compare an exported or converted file with eager PyTorch.
+    """Compare an exported or converted file, or an engine, with eager PyTorch.
 
     Args:
-        path: The ONNX file.
+        path: The ONNX file or the engine.
         checkpoint: What it was exported from; None where the weights are embedded.
         feeds: Recorded inputs, an `.npz` file, instead of a sweep.
         case: The only case to run, by name.
         seed: What the inputs follow from.
-        sweep: How wide to go.
+        sweep: How wide to go; an engine's sweep stays within its profiles.
+        provider: Where ONNX Runtime runs; None for the CPU.
 
     Raises:
         UsageError: No checkpoint where one is needed, or there is no such case.
-        CheckpointError, GraphError, DependencyError: As the stages say.
+        CheckpointError, GraphError, EngineError, DependencyError: As the stages say.
     """
-    artifact = open_artifact(path)
-    cases = select_cases(artifact.record, feeds=feeds, case=case, seed=seed, sweep=sweep)
+    subject = open_subject(path, provider)
+    artifact = subject.artifact
+    cases = select_cases(artifact.record, feeds=feeds, case=case, seed=seed, sweep=sweep, within=subject.signatures)
     loaded = load_for(artifact, checkpoint)
-    return check(artifact, loaded, cases, replay_words(path, checkpoint, seed, feeds, sweep))
-
-
-def open_artifact(path: Path) -> Artifact:
-    """The artifact at `path`: its record from the file itself, checked against the sidecar if there is one.
-
-    Raises:
-        NoRecordError: samdec-export did not write it.
-        GraphError: It cannot be read, or its sidecar is of another file.
-    """
-    from samdec_export.passes.describe import describe
-
-    record = Record.from_metadata(describe(path).metadata, path)
-    artifact = Artifact(path=path, record=record, sha256=sha256(path))
-    artifact.check_sidecar()
-    return artifact
+    words = replay_words(path, checkpoint, seed, feeds, sweep)
+    return check(artifact, loaded, cases, [*words, *(["--provider", provider] if provider else [])], subject)
 
 
 def load_for(artifact: Artifact, checkpoint: Path | None) -> LoadedModel:
@@ -128,14 +119,26 @@ def load_for(artifact: Artifact, checkpoint: Path | None) -> LoadedModel:
 
 
 def select_cases(
-    record: Record, *, feeds: Path | None = None, case: str | None = None, seed: int = 0, sweep: SweepName = "full"
+    record: Record,
+    *,
+    feeds: Path | None = None,
+    case: str | None = None,
+    seed: int = 0,
+    sweep: SweepName = "full",
+    within: Sequence[Signature] = (),
 ) -> list[NamedFeeds]:
     """Recorded inputs or a sweep, or one case of them by name.
+
+    A sweep goes over the record's ranges, or over those of each signature in `within`, every case once.
 
     Raises:
         UsageError: There is no such case, or the recorded inputs do not fit.
     """
-    cases = read_feeds(feeds, record.signature) if feeds else sweep_feeds(record.signature, sweep, seed)
+    if feeds:
+        cases = read_feeds(feeds, record.signature)
+    else:
+        found = (item for signature in within or (record.signature,) for item in sweep_feeds(signature, sweep, seed))
+        cases = [*{item.name: item for item in found}.values()]
     return cases if case is None else only_case(cases, case)
 
 
@@ -144,6 +147,7 @@ def check(
     loaded: LoadedModel,
     cases: list[NamedFeeds],
     replay: Sequence[str],
+    subject: Subject | None = None,
     *,
     tolerance: Tolerance | None = None,
     evidence: bool = False,
@@ -151,11 +155,12 @@ def check(
     """Run every comparison that this precision calls for.
 
     Args:
-        artifact: What to judge.
-        loaded: The decoder with the checkpoint's weights.
+        artifact: What the graph is.
+        loaded: What it was made from.
         cases: Inputs.
-        replay: The words of the command that runs this again.
-        tolerance: What may differ; None for what the precision may.
+        replay: The words of the command that does this again.
+        subject: The file that is judged, and where; None for the artifact in ONNX Runtime on the CPU.
+        tolerance: What may differ; None for what the subject's rounding may.
         evidence: Gather how errors are spread, and the worst masks.
 
     Raises:
@@ -172,7 +177,7 @@ def check(
         findings.append(
             f"the weights of {loaded.checkpoint.file} are not those that {artifact.path.name} was made from"
         )
-    comparisons, notes = _comparisons(artifact, graph, tolerance)
+    comparisons, notes = _comparisons(subject or Subject(artifact=artifact), graph, tolerance)
     if evidence:
         comparisons = [replace(comparison, evidence=Evidence()) for comparison in comparisons]
     results = validate(comparisons, record.signature, cases, tuple(findings))
@@ -207,30 +212,26 @@ def _reference_graph(artifact: Artifact, loaded: LoadedModel) -> ExportGraph:
 
 
 def _comparisons(
-    artifact: Artifact, graph: ExportGraph, tolerance: Tolerance | None
+    subject: Subject, graph: ExportGraph, tolerance: Tolerance | None
 ) -> tuple[list[Comparison], tuple[str, ...]]:
-    """Engine against eager; in low precision also the oracle against eager, and the engine against the oracle.
+    """The file itself against eager; in low precision also the oracle against eager, and the file against the oracle.
 
     The oracle rounds as the types say: ONNX Runtime's CPU provider computes fp16 in fp32, and would hide an overflow.
     """
-    from samdec_export.backends.eager import EagerRunner
-    from samdec_export.backends.ort import OrtRunner
     from samdec_export.validation.tolerances import TOLERANCES
     from samdec_export.validation.validate import Comparison
 
-    record = artifact.record
-    tolerance = tolerance or TOLERANCES[record.precision]
-    eager, exact = EagerRunner(graph, record.signature), EagerRunner(graph, record.signature, exact=True)
-    if record.precision == "fp32":
-        engine = OrtRunner(artifact.path)
-        return [Comparison(candidate=engine, reference=eager, exact=exact, tolerance=tolerance)], ()
-    from samdec_export.backends.oracle import OracleRunner
-
-    oracle = OracleRunner(artifact.path)
-    rounded = Comparison(candidate=oracle, reference=eager, exact=exact, tolerance=tolerance)
-    if record.precision == "bf16":
-        return [rounded], ("ONNX Runtime's CPU provider has no bf16 kernels: only the oracle was compared.",)
-    engine = OrtRunner(artifact.path)
-    user = Comparison(candidate=engine, reference=eager, exact=exact, tolerance=tolerance)
-    own = Comparison(candidate=engine, reference=oracle, exact=None, tolerance=tolerance)
-    return [user, rounded, own], ()
+    tolerance = tolerance or TOLERANCES[subject.rounding]
+    found = contend(subject, graph)
+    pairs: list[tuple[Runner, Runner, Runner | None]] = [
+        (found.own, reference, found.exact) for reference in found.references if found.own
+    ]
+    if found.oracle:
+        pairs.append((found.oracle, found.references[-1], found.exact))
+    if found.oracle and found.own:
+        pairs.append((found.own, found.oracle, None))
+    comparisons = [
+        Comparison(candidate=candidate, reference=reference, exact=exact, tolerance=tolerance)
+        for candidate, reference, exact in pairs
+    ]
+    return comparisons, found.notes

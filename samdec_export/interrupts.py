@@ -17,15 +17,24 @@ SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP"
 
 @contextmanager
 def deferred() -> Iterator[None]:
-    """Hold interrupts back until the block is done: one in the middle of torch's import aborts the process."""
-    if not hasattr(signal, "pthread_sigmask"):  # Windows
-        yield
-        return
-    former = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    """Hold interrupts back until the block is done: one in the middle of torch's import aborts the process.
+
+    By handlers, not by a signal mask: a mask is a thread's own, and once torch or TensorRT has started threads of its
+    own, a signal goes to one of those. Does nothing outside of the main thread, where no handler runs.
+    """
+    waiting: list[int] = []
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    former = {number: signal.getsignal(number) for number in SIGNALS if in_main_thread}
+    held = {number: handler for number, handler in former.items() if handler not in (None, signal.SIG_IGN)}
+    for number in held:
+        signal.signal(number, lambda signum, frame: waiting.append(signum))
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, former)
+        for number, handler in held.items():
+            signal.signal(number, handler)
+        for number in dict.fromkeys(waiting):
+            signal.raise_signal(number)
 
 
 @contextmanager

@@ -22,6 +22,7 @@ __all__ = [
     "GraphName",
     "GraphOptions",
     "MasksMode",
+    "Provider",
     "SweepName",
     "parse_range",
 ]
@@ -30,7 +31,8 @@ GraphName: TypeAlias = Literal["decoder", "prompts", "meta"]
 MasksMode: TypeAlias = Literal["multi", "single", "all", "best"]
 SweepName: TypeAlias = Literal["quick", "full"]
 ArrangementName: TypeAlias = Literal["fused", "reference"]
-BenchRunner: TypeAlias = Literal["ort", "eager", "compile"]
+BenchRunner: TypeAlias = Literal["ort", "ort-cuda", "eager", "compile", "trt"]
+Provider: TypeAlias = Literal["cpu", "cuda"]
 
 GRAPHS: tuple[GraphName, ...] = get_args(GraphName)
 MASKS: tuple[MasksMode, ...] = get_args(MasksMode)

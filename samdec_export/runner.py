@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Protocol, TypeAlias
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 from numpy.typing import NDArray
 
-__all__ = ["Array", "Feeds", "Outputs", "Runner"]
+__all__ = ["Array", "Feeds", "Outputs", "Runner", "TimedRunner"]
 
 Array: TypeAlias = NDArray[Any]
 Feeds: TypeAlias = Mapping[str, Array]
@@ -24,4 +24,13 @@ class Runner(Protocol):
 
     def run(self, feeds: Feeds) -> Outputs:
         """The outputs by name for the inputs by name."""
+        ...
+
+
+@runtime_checkable
+class TimedRunner(Runner, Protocol):
+    """One that can tell how long a run takes without the copies to a GPU and back that `run` makes."""
+
+    def timer(self, feeds: Feeds) -> Callable[[], list[float]]:
+        """Put inputs where they are needed and warm up; what it returns runs a few times and gives the seconds."""
         ...

@@ -6,7 +6,7 @@ TensorRT profiles and what the validator expects are all derived from it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, TypeAlias
 
@@ -137,6 +137,24 @@ class Signature:
             return replace(spec, dtype="float16") if spec.content in NARROW else spec
 
         return Signature(inputs=tuple(map(narrow, self.inputs)), outputs=tuple(map(narrow, self.outputs)))
+
+    def within(self, ranges: Iterable[Dim]) -> Signature:
+        """The same with other ranges for some axes, such as those of an engine's profile."""
+        narrowed = {dim.name: dim for dim in ranges}
+
+        def narrow(axis: Axis) -> Axis:
+            match axis:
+                case Dim(name=name):
+                    return narrowed.get(name, axis)
+                case Scaled(dim=dim, factor=factor):
+                    return Scaled(narrowed.get(dim.name, dim), factor)
+                case _:
+                    return axis
+
+        def spec_within(spec: TensorSpec) -> TensorSpec:
+            return replace(spec, shape=tuple(map(narrow, spec.shape)), extent=tuple(map(narrow, spec.extent)))
+
+        return Signature(inputs=tuple(map(spec_within, self.inputs)), outputs=tuple(map(spec_within, self.outputs)))
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object that `from_json` reads back: axes by label, ranges once each."""

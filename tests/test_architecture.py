@@ -17,13 +17,15 @@ CONTRACTS = {
 }
 STAGES = {"models", "export", "passes", "backends", "validation", "doctor", "benchmark", "report"}
 ABOVE = {
-    **dict.fromkeys(("gate", "pipeline"), STAGES | {"gate"}),
-    **dict.fromkeys(("bench", "bench_plot", "bench_worker"), STAGES | {"gate", "bench", "bench_plot"}),
+    "candidates": STAGES | {"engine_index"},
+    **dict.fromkeys(("gate", "pipeline"), STAGES | {"candidates", "gate"}),
+    **dict.fromkeys(("bench", "bench_plot", "bench_worker"), STAGES | {"candidates", "bench", "bench_plot"}),
     **dict.fromkeys(("audit", "ranges_plot", "convert"), STAGES | {"gate", "audit", "ranges_plot"}),
     **dict.fromkeys(("engines", "engine_index"), STAGES | {"gate", "convert"}),
     "config": {"models", "validation"},
     "config_file": {"config"},
-    "run": STAGES | {"run", "config", "pipeline", "gate", "convert", "engines", "engine_index", "bench", "reports"},
+    "run": STAGES
+    | {"run", "config", "pipeline", "candidates", "gate", "convert", "engines", "engine_index", "bench", "reports"},
     "display_run": {"display", "report", "run"},
     "cli_run": {"cli_shared", "config", "config_file", "display_run", "run"},
     "reports": {"report"},
@@ -51,13 +53,14 @@ ABOVE = {
 """The flows and the command line: what each may import beside the contracts."""
 
 ALLOWED = {
-    "torch": ("models/", "export.py", "backends/eager.py"),
+    "torch": ("models/", "export.py", "backends/eager.py", "backends/trt_torch.py"),
     "safetensors": ("models/tensor_files.py",),
     "onnx": ("export.py", "passes/", "backends/oracle_file.py"),
     "onnxslim": ("passes/simplify.py", "passes/cost.py"),
     "onnxscript": ("passes/simplify.py",),
     "google": ("passes/describe.py",),
     "onnxruntime": ("backends/ort.py", "passes/stepwise.py"),
+    "polygraphy": ("backends/trt_polygraphy.py",),
     "tensorrt": ("backends/trt_api.py",),
     "tensorrt_rtx": ("backends/trt_api.py",),
     "typer": ("cli.py", "cli_engines.py", "cli_report.py", "cli_run.py", "cli_shared.py"),

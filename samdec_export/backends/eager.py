@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
+from samdec_export.options import Provider
 from samdec_export.precision import FORMATS, Precision
 from samdec_export.runner import Array, Feeds, Outputs
 from samdec_export.signature import Dim, Signature, TensorSpec
@@ -29,6 +32,7 @@ class EagerRunner:
         whole: Run every case at once; the default runs independent axes in parts, to need little memory.
         precision: What a plain `.to(dtype)` of module and inputs makes of it, coordinates and positional encoding
             included; outputs are returned as float32. An image size stays float32: it is a shape, not a value.
+        device: Where it runs: `cpu`, or `cuda` for the first GPU. TF32 is off there.
 
     Raises:
         ValueError: Both `exact` and a precision other than fp32.
@@ -42,11 +46,14 @@ class EagerRunner:
         exact: bool = False,
         whole: bool = False,
         precision: Precision = "fp32",
+        device: Provider = "cpu",
     ) -> None:
         if exact and precision != "fp32":
             raise ValueError(f"a module runs in float64 or in {precision}, not in both")
         self.dtype: torch.dtype = torch.float64 if exact else getattr(torch, FORMATS[precision].dtype)
-        self.graph = graph if self.dtype == torch.float32 else copy.deepcopy(graph).to(self.dtype)
+        as_it_is = self.dtype == torch.float32 and device == "cpu"
+        self.graph = graph if as_it_is else copy.deepcopy(graph).to(device, self.dtype)
+        self.device = device
         self.signature = signature
         self.whole = whole
 
@@ -57,8 +64,9 @@ class EagerRunner:
 
     @property
     def name(self) -> str:
-        """Such as `torch 2.13.0 eager float32`."""
-        return f"torch {torch.__version__} eager {str(self.dtype).removeprefix('torch.')}"
+        """Such as `torch 2.13.0 eager float32`, with the device where it is not the CPU."""
+        where = "" if self.device == "cpu" else f" {self.device}"
+        return f"torch {torch.__version__} eager {str(self.dtype).removeprefix('torch.')}{where}"
 
     def run(self, feeds: Feeds) -> Outputs:
         """The outputs by name; independent axes are run in parts, which changes no result's meaning."""
@@ -78,12 +86,12 @@ class EagerRunner:
 
     def _run_whole(self, feeds: Feeds) -> Outputs:
         tensors = [self._tensor(spec, feeds[spec.name]) for spec in self.signature.inputs]
-        with torch.inference_mode():
+        with torch.inference_mode(), _no_tf32():
             results = self.graph(*tensors)
         return {spec.name: _array(result) for spec, result in zip(self.signature.outputs, results, strict=True)}
 
     def _tensor(self, spec: TensorSpec, array: Array) -> torch.Tensor:
-        tensor = torch.from_numpy(np.ascontiguousarray(array))
+        tensor = torch.from_numpy(np.ascontiguousarray(array)).to(self.device)
         low = self.dtype.itemsize < 4
         if not tensor.is_floating_point() or (low and spec.content == "image_size"):
             return tensor
@@ -95,8 +103,22 @@ def cuda_device() -> str | None:
     return torch.cuda.get_device_name() if torch.cuda.is_available() else None
 
 
+@contextmanager
+def _no_tf32() -> Iterator[None]:
+    """Multiply and convolve fp32 with all its bits, which a GPU does not do by itself."""
+    settings: tuple[Any, ...] = (torch.backends.cuda.matmul, torch.backends.cudnn.conv)  # type: ignore[attr-defined]  # its stub lacks conv
+    former = [setting.fp32_precision for setting in settings]
+    for setting in settings:
+        setting.fp32_precision = "ieee"
+    try:
+        yield
+    finally:
+        for setting, precision in zip(settings, former, strict=True):
+            setting.fp32_precision = precision
+
+
 def _array(result: torch.Tensor) -> Array:
-    array: Array = (result.float() if result.dtype.itemsize < 4 else result).numpy()
+    array: Array = (result.float() if result.dtype.itemsize < 4 else result).cpu().numpy()
     return array
 
 

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any
 
 from samdec_export.errors import DependencyError, GraphError
+from samdec_export.options import Provider
 from samdec_export.runner import Feeds, Outputs
 
-__all__ = ["OrtRunner", "Provider", "installed_providers"]
-
-Provider: TypeAlias = Literal["cpu", "cuda"]
+__all__ = ["OrtRunner", "installed_providers", "require_provider"]
 
 PROVIDERS: dict[Provider, str] = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 ERRORS_ONLY = 3
+
+OPTIONS: dict[Provider, dict[str, str]] = {"cpu": {}, "cuda": {"use_tf32": "0"}}
+"""TF32 is on unless cleared, and would round fp32 products to 10 bits."""
+
+HEAVY = re.compile("MatMul|Gemm|Conv|Softmax|Normalization|Attention|Gelu|Resize")
+"""Operators that may not fall back to the CPU; ONNX Runtime computes sizes there on purpose."""
 
 
 class OrtRunner:
@@ -28,7 +34,7 @@ class OrtRunner:
 
     Raises:
         DependencyError: ONNX Runtime is not installed, or the provider cannot be had on this machine.
-        GraphError: ONNX Runtime refuses the file.
+        GraphError: ONNX Runtime refuses the file, or would run a part of it that matters on another provider.
     """
 
     def __init__(
@@ -40,21 +46,34 @@ class OrtRunner:
         options.enable_cpu_mem_arena = options.enable_mem_pattern = arena
         if threads is not None:
             options.intra_op_num_threads = threads
+        if provider != "cpu":
+            options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
         wanted = PROVIDERS[provider]
-        if wanted not in ort.get_available_providers():
-            raise _unavailable(provider)
+        require_provider(provider)
         try:
-            self.session = ort.InferenceSession(str(path), options, providers=[wanted])
+            self.session = ort.InferenceSession(str(path), options, providers=[(wanted, OPTIONS[provider])])
         except Exception as error:  # onnxruntime's exceptions share no public base
             raise GraphError(f"ONNX Runtime refuses {path}: {_reason(error)}", "Export it again.") from error
         if self.session.get_providers()[0] != wanted:
             raise _unavailable(provider)
         self.provider = provider
+        if provider != "cpu" and (strays := self._strays(wanted)):
+            raise GraphError(
+                f"{path}: ONNX Runtime has no {provider} kernels for {', '.join(strays[:3])}, and would run them "
+                "elsewhere.",
+                "Run it on the CPU, or in TensorRT.",
+            )
 
     @property
     def name(self) -> str:
         """Such as `onnxruntime 1.32.0 cpu`."""
         return f"onnxruntime {_import().__version__} {self.provider}"
+
+    def _strays(self, wanted: str) -> list[str]:
+        """Nodes that a fallback would take, by operator and name."""
+        parts = [part for part in self.session.get_provider_graph_assignment_info() if part.ep_name != wanted]
+        nodes = [node for part in parts for node in part.get_nodes()]
+        return [f"{node.op_type} {node.name}" for node in nodes if HEAVY.search(node.op_type)]
 
     @property
     def metadata(self) -> dict[str, str]:
@@ -75,6 +94,26 @@ class OrtRunner:
                 f"ONNX Runtime failed: {_reason(error)}", "The graph is not what its record says."
             ) from error
         return dict(zip(names, results, strict=True))
+
+    def bind(self, feeds: Feeds) -> Any:
+        """An IOBinding with the inputs copied to the device, and outputs that are left on it."""
+        binding = self.session.io_binding()
+        for name, array in feeds.items():
+            binding.bind_ortvalue_input(name, _import().OrtValue.ortvalue_from_numpy(array, self.provider, 0))
+        for output in self.session.get_outputs():
+            binding.bind_output(output.name, self.provider)
+        binding.synchronize_inputs()
+        return binding
+
+
+def require_provider(provider: Provider) -> None:
+    """Do nothing if ONNX Runtime was built with a provider; whether the GPU for it is there, a session tells.
+
+    Raises:
+        DependencyError: It was not, or is not installed.
+    """
+    if PROVIDERS[provider] not in _import().get_available_providers():
+        raise _unavailable(provider)
 
 
 def installed_providers() -> list[str]:

@@ -20,12 +20,17 @@ __all__ = [
     "RTX_PROTOCOLS",
     "Api",
     "Config",
+    "Context",
     "EngineBuilder",
     "Member",
     "Network",
+    "NetworkLayer",
+    "OnnxRefitter",
     "Parser",
+    "PlanEngine",
     "RtxApi",
     "RtxConfig",
+    "RtxRuntimeConfig",
     "declared_version",
     "installed_version",
     "load",
@@ -70,6 +75,8 @@ class Tensor(Protocol):
 
 
 class NetworkLayer(Protocol):
+    """What TensorRT made of a node, or of a part of it."""
+
     name: str
     metadata: str
 
@@ -151,18 +158,86 @@ class EngineBuilder(Protocol):
     def build_serialized_network(self, network: Network, config: Config, /) -> Any: ...
 
 
+class TensorModes(Protocol):
+    INPUT: Member
+    OUTPUT: Member
+
+
+class RuntimeConfig(Protocol):
+    """Settings of an execution context."""
+
+
+class RtxRuntimeConfig(RuntimeConfig, Protocol):
+    """TensorRT-RTX compiles kernels for a shape when it meets it; this says when."""
+
+    dynamic_shapes_kernel_specialization_strategy: Member
+
+
+class SpecializationStrategies(Protocol):
+    EAGER: Member
+
+
+class Context(Protocol):
+    """Runs an engine on addresses of device memory, one shape at a time."""
+
+    def set_optimization_profile_async(self, index: int, stream: int, /) -> bool: ...
+    def set_input_shape(self, name: str, shape: Sequence[int], /) -> bool: ...
+    def set_tensor_address(self, name: str, address: int, /) -> bool: ...
+    def execute_async_v3(self, stream: int, /) -> bool: ...
+
+
+class PlanEngine(Protocol):
+    """A plan that was loaded onto the GPU."""
+
+    @property
+    def num_io_tensors(self) -> int: ...
+    def get_tensor_name(self, index: int, /) -> str: ...
+    def get_tensor_mode(self, name: str, /) -> Member: ...
+    def get_tensor_dtype(self, name: str, /) -> Member: ...
+    def is_shape_inference_io(self, name: str, /) -> bool: ...
+    def create_runtime_config(self) -> RuntimeConfig: ...
+    def create_execution_context(self, config: RuntimeConfig = ..., /) -> Context | None: ...
+
+
+class PlanRuntime(Protocol):
+    """Loads plans. Only a plan of `--version-compat` brings host code, which must be allowed."""
+
+    engine_host_code_allowed: bool
+
+    def deserialize_cuda_engine(self, plan: bytes, /) -> PlanEngine | None: ...
+
+
+class EngineRefitter(Protocol):
+    """Puts weights into an engine."""
+
+    def refit_cuda_engine(self) -> bool: ...
+
+
+class OnnxRefitter(Protocol):
+    """Gives a refitter the weights of an ONNX file."""
+
+    @property
+    def num_errors(self) -> int: ...
+    def get_error(self, index: int, /) -> ParseError: ...
+    def refit_from_file(self, path: str, /) -> bool: ...
+
+
 class Api(Protocol):
     """Either module. `ILogger` and `IProgressMonitor` are to be derived from."""
 
     __version__: str
     Builder: Callable[[object], EngineBuilder]
     OnnxParser: Callable[[Network, object], Parser]
+    Runtime: Callable[[object], PlanRuntime]
+    Refitter: Callable[[PlanEngine, object], EngineRefitter]
+    OnnxParserRefitter: Callable[[EngineRefitter, object], OnnxRefitter]
     ILogger: type[Any]
     IProgressMonitor: type[Any]
     NetworkDefinitionCreationFlag: NetworkFlags
     BuilderFlag: BuilderFlags
     MemoryPoolType: MemoryPools
     HardwareCompatibilityLevel: CompatibilityLevels
+    TensorIOMode: TensorModes
 
     def __hash__(self) -> int: ...
 
@@ -171,6 +246,7 @@ class RtxApi(Api, Protocol):
     """TensorRT-RTX. The members of `ComputeCapability` are SM75 and so on, as `RTX_TARGETS` lists them."""
 
     ComputeCapability: object
+    DynamicShapesKernelSpecializationStrategy: SpecializationStrategies
 
 
 PROTOCOLS: Final[dict[str, type]] = {
@@ -188,10 +264,22 @@ PROTOCOLS: Final[dict[str, type]] = {
     "ITimingCache": TimingCache,
     "IBuilderConfig": Config,
     "Builder": EngineBuilder,
+    "TensorIOMode": TensorModes,
+    "IRuntimeConfig": RuntimeConfig,
+    "IExecutionContext": Context,
+    "ICudaEngine": PlanEngine,
+    "Runtime": PlanRuntime,
+    "Refitter": EngineRefitter,
+    "OnnxParserRefitter": OnnxRefitter,
 }
 """Class of both modules (the module itself: empty), and the Protocol that lists what is used of it."""
 
-RTX_PROTOCOLS: Final[dict[str, type]] = {"": RtxApi, "IBuilderConfig": RtxConfig}
+RTX_PROTOCOLS: Final[dict[str, type]] = {
+    "": RtxApi,
+    "IBuilderConfig": RtxConfig,
+    "IRuntimeConfig": RtxRuntimeConfig,
+    "DynamicShapesKernelSpecializationStrategy": SpecializationStrategies,
+}
 """Likewise, what only TensorRT-RTX has."""
 
 

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
-from samdec_export.backends.trt_api import Api, Member, Parser
+from samdec_export.backends.trt_api import Api, Member, OnnxRefitter, Parser
 from samdec_export.log import Phases
 
 __all__ = ["Journal", "Monitor", "journal", "parser_errors"]
@@ -56,12 +56,12 @@ def journal(api: Api) -> Journal:
     return kept
 
 
-def parser_errors(parser: Parser) -> list[str]:
+def parser_errors(parser: Parser | OnnxRefitter) -> list[str]:
     """Each error of a parser in a line: code, operator, node, and what is wrong."""
     return _distinct(_parser_lines(parser))
 
 
-def _parser_lines(parser: Parser) -> Iterator[str]:
+def _parser_lines(parser: Parser | OnnxRefitter) -> Iterator[str]:
     for index in range(parser.num_errors):
         error = parser.get_error(index)
         node = " ".join(part for part in (error.node_operator(), error.node_name()) if part)

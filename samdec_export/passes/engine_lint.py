@@ -33,8 +33,24 @@ SHAPE_INPUTS = {
 FP32_ATTENTION_OPSET = 23
 
 
-def lint_for_engine(path: Path, signature: Signature) -> None:
+COMPARISONS = frozenset({"Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual"})
+
+ARITHMETIC = COMPARISONS | {
+    *("Abs", "Add", "Clip", "CumSum", "Div", "Max", "Min", "Mod", "Mul", "Neg", "Pow", "ReduceMax", "ReduceSum"),
+    *("Sub", "Sum", "Where"),
+}
+
+VIEWS = frozenset({"Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze"})
+
+SIZES_RANK = 1
+"""Sizes of tensors are int64 by the specification, and are single numbers or rows of them."""
+
+
+def lint_for_engine(path: Path, signature: Signature) -> list[str]:
     """Check an ONNX file for what TensorRT is known to refuse.
+
+    Returns:
+        What it takes and pays for: a line for each finding, with the fix.
 
     Raises:
         GraphError: It cannot be read.
@@ -46,6 +62,7 @@ def lint_for_engine(path: Path, signature: Signature) -> None:
         problems = "; ".join(problem for problem, _ in found)
         fixes = " ".join(dict.fromkeys(fix for _, fix in found))
         raise EngineError(f"{path} cannot become a TensorRT engine: {problems}.", fixes)
+    return [f"{path}: {problem}. {fix}" for problem, fix in _computes_in_int64(model)]
 
 
 def check_profiles(signature: Signature, profiles: Sequence[Profile]) -> None:
@@ -155,6 +172,33 @@ def _has_no_bf16_deconvolution(model: onnx.ModelProto, signature: Signature) -> 
                 f"ConvTranspose {node.name} in bf16",
                 "Export the fused arrangement, which has none, or convert with --keep-fp32 ConvTranspose.",
             )
+
+
+def _computes_in_int64(model: onnx.ModelProto) -> Iterator[tuple[str, str]]:
+    """Arithmetic on int64 that grows with the prompts: twice the memory of int32, and slow on a GPU.
+
+    Comparing an input as it comes, which is what the graphs do with labels, is one pass over a small tensor.
+    """
+    flow = Dataflow(model)
+    values = (*_inferred(model).value_info, *model.graph.input)
+    ranks = {value.name: len(value.type.tensor_type.shape.dim) for value in values}
+    for node in flow.nodes.values():
+        if node.op_type not in ARITHMETIC:
+            continue
+        for name in node.input:
+            wide = flow.types.get(name) == TensorProto.INT64 and ranks.get(name, 0) > SIZES_RANK
+            if wide and not (node.op_type in COMPARISONS and _is_an_input(flow, name)):
+                yield (
+                    f"{node.op_type} {node.name} computes in int64 with {name}, for every token",
+                    "Cast it to int32 first, or compare the labels and compute with floats, as samdec-export does.",
+                )
+
+
+def _is_an_input(flow: Dataflow, name: str) -> bool:
+    """It is an input of the graph, in this or another shape."""
+    while name in flow.makers and flow.nodes[flow.makers[name]].op_type in VIEWS:
+        name = flow.nodes[flow.makers[name]].input[0]
+    return name not in flow.makers
 
 
 def _inferred(model: onnx.ModelProto) -> onnx.GraphProto:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
@@ -32,7 +32,7 @@ class Results:
         stages: All of them, in order.
         files: ONNX files by precision; fp32 is always there.
         engines: Engines, each with the precision of its file.
-        parity: Comparisons by precision.
+        parity: Comparisons of files, and of the engines that can run here.
         bench: Times, if any were taken.
         baseline: What they are judged against.
         notes: What was left out, and why.
@@ -41,7 +41,7 @@ class Results:
     stages: tuple[Entry, ...]
     files: Mapping[Precision, Entry]
     engines: tuple[tuple[Precision, Entry], ...]
-    parity: Mapping[Precision, Entry]
+    parity: tuple[Entry, ...]
     bench: Entry | None
     baseline: RecordedBench | None
     notes: tuple[str, ...]
@@ -56,7 +56,7 @@ def build_document(job: Job, results: Results, command: str) -> Document:
         command: What runs it again.
     """
     fp32 = results.files["fp32"].result["artifact"]
-    found = [entry.result for entry in results.parity.values()]
+    found = [entry.result for entry in results.parity]
     masks = [mask for result in found for mask in result["masks"]]
     document = Document.from_json(
         {
@@ -78,28 +78,32 @@ def build_document(job: Job, results: Results, command: str) -> Document:
                 }
                 for entry in results.stages
             ],
-            "artifacts": [*_files(results.files), *_engines(job, results.engines)],
+            "artifacts": [*_files(results.files), *_engines(job, results)],
             "comparisons": [comparison for result in found for comparison in result["comparisons"]],
             "verdicts": [],
             "worst_masks": sorted(masks, key=lambda mask: float(mask["iou"])),
             "ranges": _ranges(results.files),
-            "latency": _latency(results),
+            "latency": _latency(job, results),
             "notes": [note for result in found for note in result["notes"]] + list(results.notes),
         }
     )
     return _judged(document, tuple(_verdicts(job, results, document)))
 
 
-def engine_obstacles(job: Job, engines: Iterable[tuple[Precision, Entry]]) -> dict[str, str]:
-    """Why each engine was not run, by its file's name."""
+def engine_record(entry: Entry) -> EngineRecord:
+    """The record of an engine that a stage built."""
+    return EngineRecord.from_json(entry.result["engine"])
+
+
+def engine_obstacles(job: Job, results: Results) -> dict[str, str]:
+    """Why each engine was not run, by its file's name; empty where it was."""
+    compared = {found["artifact"] for entry in results.parity for found in entry.result["comparisons"]}
+    met = {name: why for entry in results.parity for name, why in entry.result.get("obstacle", {}).items()}
     return {
-        entry.result["engine"]["file"]: _why_not_run(job, EngineRecord.from_json(entry.result["engine"]))
-        for _, entry in engines
+        name: "" if name in compared else obstacle(engine_record(entry), job.machine) or met.get(name, "not compared")
+        for _, entry in results.engines
+        for name in (entry.result["engine"]["file"],)
     }
-
-
-def _why_not_run(job: Job, record: EngineRecord) -> str:
-    return obstacle(record, job.machine) or "a run builds engines and does not run them"
 
 
 def _provenance(job: Job, results: Results) -> dict[str, Any]:
@@ -151,9 +155,11 @@ def _files(files: Mapping[Precision, Entry]) -> Iterator[dict[str, Any]]:
         }
 
 
-def _engines(job: Job, engines: Iterable[tuple[Precision, Entry]]) -> Iterator[dict[str, Any]]:
-    for precision, entry in engines:
+def _engines(job: Job, results: Results) -> Iterator[dict[str, Any]]:
+    obstacles = engine_obstacles(job, results)
+    for precision, entry in results.engines:
         engine = entry.result["engine"]
+        reason = obstacles[engine["file"]]
         yield {
             "name": engine["file"],
             "kind": "engine",
@@ -161,8 +167,8 @@ def _engines(job: Job, engines: Iterable[tuple[Precision, Entry]]) -> Iterator[d
             "file": next(name for name in entry.files if name.endswith(engine["file"])),
             "bytes": entry.result["bytes"],
             "sha256": engine["sha256"],
-            "status": "not run",
-            "reason": _why_not_run(job, EngineRecord.from_json(engine)),
+            "status": "not run" if reason else "validated",
+            "reason": reason,
             "engine": {
                 "flavour": engine["engine"],
                 "version": engine["version"],
@@ -181,12 +187,12 @@ def _ranges(files: Mapping[Precision, Entry]) -> list[Any]:
     return []
 
 
-def _latency(results: Results) -> dict[str, Any] | None:
+def _latency(job: Job, results: Results) -> dict[str, Any] | None:
     if results.bench is None:
         return None
     found, baseline = results.bench.result, results.baseline
     return {
-        "device": f"{_cpu()}, ONNX Runtime on the CPU",
+        "device": ", ".join([_cpu(), *([job.machine.gpu.name] if job.machine.gpu else [])]),
         "threads": found["threads"],
         "measurements": [timing_of(item) for item in found["measurements"]],
         "baseline": baseline and {"name": str(baseline.path), "measurements": list(baseline.timings)},
@@ -195,8 +201,7 @@ def _latency(results: Results) -> dict[str, Any] | None:
 
 def _verdicts(job: Job, results: Results, document: Document) -> Iterator[Verdict]:
     yield from _origins(results)
-    for precision in results.parity:
-        name = results.files[precision].result["artifact"]["file"]
+    for name in dict.fromkeys(comparison.artifact for comparison in document.comparisons):
         yield judge_weights(name, (found for found in document.comparisons if found.artifact == name))
     for comparison in document.comparisons:
         yield from judge_comparison(comparison)
@@ -229,12 +234,15 @@ def _required_engines(artifacts: Sequence[ArtifactEntry]) -> Iterator[Verdict]:
             passed=engine.status == "validated",
             threshold="gate.require_engines",
             artifact=engine.name,
-            sentence=f"{engine.name}: built, {engine.status}: {engine.reason}; gate.require_engines asks for engines "
-            "that were run.",
+            sentence=f"{engine.name}: {_state(engine)}; gate.require_engines asks for engines that were run.",
         )
     if not engines:
         sentence = "No engine was built, and gate.require_engines asks for engines that were run."
         yield Verdict(passed=False, threshold="gate.require_engines", artifact="", sentence=sentence)
+
+
+def _state(engine: ArtifactEntry) -> str:
+    return "built and compared" if engine.status == "validated" else f"built, {engine.status}: {engine.reason}"
 
 
 def _judged(document: Document, verdicts: tuple[Verdict, ...]) -> Document:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from samdec_export.config import RunConfig
+from samdec_export.engine_index import obstacle
 from samdec_export.engine_options import ENGINES, EngineName
 from samdec_export.errors import SamdecError, ValidationError
 from samdec_export.files import staging
@@ -20,7 +21,7 @@ from samdec_export.report.document import Document
 from samdec_export.reports import ReportFormat, read, render
 from samdec_export.run import stages
 from samdec_export.run.baseline import RecordedBench, read_baseline
-from samdec_export.run.document import Results, build_document, engine_obstacles
+from samdec_export.run.document import Results, build_document, engine_obstacles, engine_record
 from samdec_export.run.job import Job, hash_of
 
 __all__ = ["Ran", "run"]
@@ -87,16 +88,19 @@ def _no_report_of_a_failure(out: Path) -> Iterator[None]:
 def _run(job: Job, ledger: Ledger, baseline: RecordedBench | None, command: str) -> Ran:
     files = _files(job, ledger)
     engines, notes = _engines(job, ledger, files)
-    parity = {
-        precision: ledger.settle(stages.parity_stage(job, files["fp32"], entry, precision))
-        for precision, entry in files.items()
-    }
-    bench = _bench(job, ledger, files)
+    exported = files["fp32"]
+    parity = [ledger.settle(stages.parity_stage(job, exported, entry, precision)) for precision, entry in files.items()]
+    run_here = [(precision, entry) for precision, entry in engines if not obstacle(engine_record(entry), job.machine)]
+    tried = [
+        ledger.settle(stages.engine_parity_stage(job, exported, entry, precision)) for precision, entry in run_here
+    ]
+    ran = [entry for (_, entry), found in zip(run_here, tried, strict=True) if found.result["comparisons"]]
+    bench = _bench(job, ledger, files, ran)
     results = Results(
         stages=tuple(ledger.entries),
         files=files,
         engines=engines,
-        parity=parity,
+        parity=(*parity, *tried),
         bench=bench,
         baseline=baseline,
         notes=notes,
@@ -140,12 +144,12 @@ def _wanted_engines(job: Job) -> tuple[tuple[EngineName, ...], tuple[str, ...]]:
     return able, () if able else (f"No engine was built: {'; '.join(obstacles.values())}.",)
 
 
-def _bench(job: Job, ledger: Ledger, files: Mapping[Precision, Entry]) -> Entry | None:
-    """Times of the files that ONNX Runtime's CPU provider has kernels for."""
+def _bench(job: Job, ledger: Ledger, files: Mapping[Precision, Entry], engines: Sequence[Entry]) -> Entry | None:
+    """Times of the files that ONNX Runtime's CPU provider has kernels for, and of the engines that ran."""
     timed = [files[precision] for precision in job.config.precisions if precision != "bf16"]
-    if not (job.config.bench.enabled and timed):
+    if not job.config.bench.enabled or not (timed or engines):
         return None
-    return ledger.settle(stages.bench_stage(job, timed))
+    return ledger.settle(stages.bench_stage(job, timed, engines))
 
 
 def _report_stage(job: Job, results: Results, command: str) -> Stage:
@@ -165,7 +169,7 @@ def _report_stage(job: Job, results: Results, command: str) -> Stage:
         stages={entry.stage: entry.hash for entry in results.stages},
         config=config.model_dump(mode="json"),
         command=command,
-        engines=engine_obstacles(job, results.engines),
+        engines=engine_obstacles(job, results),
         **{"gate.latency.baseline": hash_of(baseline, "gate.latency.baseline")},
     )
     return Stage(name="report", inputs=inputs, make=make)

@@ -9,21 +9,27 @@ from __future__ import annotations
 import json
 import os
 import platform
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from samdec_export.artifact import Artifact
 from samdec_export.engine_options import EngineName
+from samdec_export.errors import DependencyError
 from samdec_export.files import staging, write_text
 from samdec_export.ledger import Entry, Made, Stage
 from samdec_export.precision import FORMATS, LowPrecision, Precision
 from samdec_export.run.job import Job, hash_of
 
+if TYPE_CHECKING:
+    from samdec_export.candidates import Subject
+
 __all__ = [
     "BENCH_FILE",
     "bench_stage",
     "convert_stage",
+    "engine_parity_stage",
     "engine_stage",
     "parity_stage",
     "simplify_stage",
@@ -36,6 +42,7 @@ ENGINE_TOOLS: dict[EngineName, tuple[str, ...]] = {
     "tensorrt": ("tensorrt",),
     "rtx": ("tensorrt-rtx-cu13", "tensorrt-rtx-cu12"),
 }
+PARITY_TOOLS = ("torch", "onnxruntime", "onnxruntime-gpu", "numpy", "ml_dtypes")
 
 
 def trace_stage(job: Job, folder: Path) -> Stage:
@@ -120,43 +127,77 @@ def engine_stage(job: Job, typed: Entry, engine: EngineName, precision: Precisio
 
 
 def parity_stage(job: Job, exported: Entry, typed: Entry, precision: Precision) -> Stage:
-    """The comparison of a file with eager PyTorch, within the limits of the gate."""
-    config, tolerance = job.config, job.config.gate.tolerance(precision)
-    asked = config.parity
+    """The comparison of an ONNX file with eager PyTorch, within the limits of the gate."""
 
     def make() -> Made:
-        from samdec_export.feeds import typed_feeds
-        from samdec_export.gate import check, open_artifact, replay_words, select_cases
-        from samdec_export.run.evidence import found_by
+        from samdec_export.candidates import open_subject
 
-        source, artifact = open_artifact(exported.file(".onnx")), open_artifact(typed.file(".onnx"))
-        inputs = select_cases(source.record, feeds=asked.feeds, seed=asked.seed, sweep=asked.sweep)
-        cases = [typed_feeds(case, artifact.record.signature) for case in inputs]
-        replay = replay_words(artifact.path, config.checkpoint, asked.seed, asked.feeds, asked.sweep)
-        done = check(artifact, job.weights.loaded, cases, replay, tolerance=tolerance, evidence=True)
-        return Made(result=found_by(done, artifact.path.name, precision))
+        return Made(result=_compared(job, exported, open_subject(typed.file(".onnx")), precision))
 
-    own = {
-        "file": typed.hash,
+    inputs = _parity_inputs(job, typed, precision)
+    return Stage(name=f"parity-{precision}", inputs=job.inputs(*PARITY_TOOLS, **inputs), make=make)
+
+
+def engine_parity_stage(job: Job, exported: Entry, built: Entry, precision: Precision) -> Stage:
+    """The same for an engine, on the GPU here."""
+    engine: EngineName = built.result["engine"]["engine"]
+    rounding: Precision = "fp16" if job.config.engines.tf32 and precision == "fp32" else precision
+
+    def make() -> Made:
+        from samdec_export.candidates import open_subject
+
+        name = built.result["engine"]["file"]
+        try:
+            return Made(result=_compared(job, exported, open_subject(built.file(".engine")), rounding))
+        except DependencyError as error:  # such as a torch without CUDA: reported as not run, not as compared
+            return Made(result={"comparisons": [], "masks": [], "notes": [], "obstacle": {name: str(error)}})
+
+    inputs = _parity_inputs(job, built, rounding) | {"gpu": job.machine.gpu and job.machine.gpu.name}
+    tools = (*PARITY_TOOLS, *ENGINE_TOOLS[engine], "polygraphy")
+    return Stage(name=f"parity-{engine}-{precision}", inputs=job.inputs(*tools, **inputs), make=make)
+
+
+def _parity_inputs(job: Job, judged: Entry, precision: Precision) -> dict[str, Any]:
+    asked, tolerance = job.config.parity, job.config.gate.tolerance(precision)
+    return {
+        "file": judged.hash,
         "checkpoint": job.digest,
         f"gate.{precision}": {key: value for key, value in asdict(tolerance).items() if key != "reason"},
         "parity": {"sweep": asked.sweep, "seed": asked.seed, "feeds": hash_of(asked.feeds, "parity.feeds")},
     }
-    tools = ("torch", "onnxruntime", "onnxruntime-gpu", "numpy", "ml_dtypes")
-    return Stage(name=f"parity-{precision}", inputs=job.inputs(*tools, **own), make=make)
 
 
-def bench_stage(job: Job, files: list[Entry]) -> Stage:
-    """The time that files take in ONNX Runtime, into a file that can serve as a later run's baseline."""
+def _compared(job: Job, exported: Entry, subject: Subject, precision: Precision) -> dict[str, Any]:
+    """What a comparison finds; recorded inputs are those of the fp32 file."""
+    from samdec_export.feeds import typed_feeds
+    from samdec_export.gate import check, open_artifact, replay_words, select_cases
+    from samdec_export.run.evidence import found_by
+
+    asked, artifact = job.config.parity, subject.artifact
+    source = open_artifact(exported.file(".onnx")).record
+    within = subject.signatures if subject.engine else ()
+    inputs = select_cases(source, feeds=asked.feeds, seed=asked.seed, sweep=asked.sweep, within=within)
+    cases = [typed_feeds(case, artifact.record.signature) for case in inputs]
+    replay = replay_words(artifact.path, job.config.checkpoint, asked.seed, asked.feeds, asked.sweep)
+    tolerance = job.config.gate.tolerance(precision)
+    done = check(artifact, job.weights.loaded, cases, replay, subject, tolerance=tolerance, evidence=True)
+    return found_by(done, artifact.path.name, precision)
+
+
+def bench_stage(job: Job, files: Sequence[Entry], engines: Sequence[Entry]) -> Stage:
+    """The time that files take in ONNX Runtime, and engines on the GPU; its file can be a later run's baseline."""
     asked = job.config.bench
 
     def make() -> Made:
         from samdec_export.bench import BenchEntry, bench
         from samdec_export.benchmark import Workload
 
-        paths = [entry.file(".onnx") for entry in files]
+        onnx, plans = (
+            [entry.file(ending) for entry in kind] for ending, kind in ((".onnx", files), (".engine", engines))
+        )
         done = bench(
-            [BenchEntry(path=path, name=path.name) for path in paths],
+            [BenchEntry(path=path, name=path.name) for path in onnx]
+            + [BenchEntry(path=path, name=path.name, runner="trt") for path in plans],
             Workload.grid(asked.images, asked.prompts, asked.points),
             threads=asked.threads,
             repeats=asked.repeats,
@@ -166,9 +207,9 @@ def bench_stage(job: Job, files: list[Entry]) -> Stage:
         return Made(files=(target,), result=done.to_json())
 
     own = {
-        "files": [entry.hash for entry in files],
+        "files": [entry.hash for entry in (*files, *engines)],
         "bench": asked.model_dump(mode="json"),
-        "machine": [platform.node(), platform.machine(), os.cpu_count()],
+        "machine": [platform.node(), platform.machine(), os.cpu_count(), job.machine.gpu and job.machine.gpu.name],
     }
     return Stage(name="bench", inputs=job.inputs("onnxruntime", "onnxruntime-gpu", "numpy", **own), make=make)
 
