@@ -22,12 +22,14 @@ from test_cli import COMMAND, call, is_one_clear_line
 from test_validation import Damage, make_nan, perturb_a_weight, swap_masks
 
 from samdec_export import engines, pipeline
+from samdec_export.backends.machine import Gpu, Machine
 from samdec_export.engine_options import BuildOptions
 from samdec_export.files import holding, sha256
 from samdec_export.ledger import FileHashes
 from samdec_export.models.checkpoint import load_model
 from samdec_export.passes import simplify as simplify_module
 from samdec_export.pipeline import Exported
+from samdec_export.run import job
 
 FULL = ("run", "--model", "sam_tiny", "--engines", "rtx", "--targets", "sm89", "--set", "bench.repeats=1")
 FULL += ("--set", "bench.prompts=[1]", "--set", "engines.precisions=[fp16]")
@@ -357,6 +359,20 @@ def test_engines_that_were_not_run_can_be_required(out: Path, capsys: pytest.Cap
     code, shown, _ = call(capsys, *FULL, "--out", out, "--set", "gate.require_engines=true")
     assert code == 7
     assert "built, not run: no GPU here; gate.require_engines asks for engines that were run." in shown
+
+
+def test_an_engine_that_fits_the_gpu_and_still_cannot_run_is_no_pass(
+    out: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = Machine(gpu=Gpu(name="an Ada card", target="sm89"), versions=job.glance().versions)
+    monkeypatch.setattr(job, "glance", lambda: here)  # the comparison looks again, and finds none
+    words = (*FULL, "--set", "bench.enabled=false", "--out", out)
+    assert call(capsys, *words)[0] == 0
+    found = document(out)
+    assert "parity-rtx-fp16" in {stage["name"] for stage in found["stages"]}
+    assert found["artifacts"][-1]["status"] == "not run"
+    assert "cannot run here" in found["artifacts"][-1]["reason"]
+    assert call(capsys, *words, "--set", "gate.require_engines=true")[0] == 7
 
 
 def test_json_is_the_document(out: Path, capsys: pytest.CaptureFixture[str]) -> None:
