@@ -22,17 +22,18 @@ from test_cli import COMMAND, call, is_one_clear_line
 from test_validation import Damage, make_nan, perturb_a_weight, swap_masks
 
 from samdec_export import engines, pipeline
-from samdec_export.backends.machine import Gpu, Machine
+from samdec_export.backends.machine import Gpu, Machine, glance
 from samdec_export.engine_options import BuildOptions
 from samdec_export.files import holding, sha256
 from samdec_export.ledger import FileHashes
 from samdec_export.models.checkpoint import load_model
 from samdec_export.passes import simplify as simplify_module
 from samdec_export.pipeline import Exported
-from samdec_export.run import job
 
-FULL = ("run", "--model", "sam_tiny", "--engines", "rtx", "--targets", "sm89", "--set", "bench.repeats=1")
-FULL += ("--set", "bench.prompts=[1]", "--set", "engines.precisions=[fp16]")
+FULL = (
+    *("run", "--model", "sam_tiny", "--engines", "rtx", "--targets", "sm89", "--set", "bench.repeats=1"),
+    *("--set", "bench.prompts=[1]", "--set", "engines.precisions=[fp16]"),
+)
 FP32 = ("run", "--precisions", "fp32", "--engines", "none", "--set", "bench.enabled=false")
 REPORTS = {"report.json", "report.html", "report.md", "report.xml"}
 
@@ -364,8 +365,8 @@ def test_engines_that_were_not_run_can_be_required(out: Path, capsys: pytest.Cap
 def test_an_engine_that_fits_the_gpu_and_still_cannot_run_is_no_pass(
     out: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    here = Machine(gpu=Gpu(name="an Ada card", target="sm89"), versions=job.glance().versions)
-    monkeypatch.setattr(job, "glance", lambda: here)  # the comparison looks again, and finds none
+    here = Machine(gpu=Gpu(name="an Ada card", target="sm89"), versions=glance().versions)
+    monkeypatch.setattr("samdec_export.run.job.glance", lambda: here)  # the comparison looks again, and finds none
     words = (*FULL, "--set", "bench.enabled=false", "--out", out)
     assert call(capsys, *words)[0] == 0
     found = document(out)
