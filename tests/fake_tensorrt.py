@@ -27,7 +27,7 @@ SIGNATURE = Signature(
     outputs=(TensorSpec(name="y", dtype="float32", shape=(BATCH, 6), content="embedding"),),
 )
 TYPES = {"x": ("INPUT", "FLOAT"), "label": ("INPUT", "INT64"), "y": ("OUTPUT", "FLOAT")}
-C_TYPES = {"x": ctypes.c_float, "label": ctypes.c_int64, "y": ctypes.c_float}
+C_TYPES: dict[str, Any] = {"x": ctypes.c_float, "label": ctypes.c_int64, "y": ctypes.c_float}
 
 
 def expected(x: NDArray[Any], label: NDArray[Any]) -> NDArray[Any]:

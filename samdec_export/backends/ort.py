@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -46,21 +48,45 @@ class OrtRunner:
         options.enable_cpu_mem_arena = options.enable_mem_pattern = arena
         if threads is not None:
             options.intra_op_num_threads = threads
-        if provider != "cpu":
-            options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
-        wanted = PROVIDERS[provider]
         require_provider(provider)
-        try:
-            self.session = ort.InferenceSession(str(path), options, providers=[(wanted, OPTIONS[provider])])
-        except Exception as error:  # onnxruntime's exceptions share no public base
-            raise GraphError(f"ONNX Runtime refuses {path}: {_reason(error)}", "Export it again.") from error
-        if self.session.get_providers()[0] != wanted:
-            raise _unavailable(provider)
         self.provider = provider
-        if provider != "cpu" and (strays := self._strays(wanted)):
+        if provider == "cpu":
+            self.session = self._open(ort, path, options)
+            return
+        options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
+        with contextlib.redirect_stdout(sys.stderr):  # it prints which libraries it does not find
+            ort.preload_dlls()
+            self.session = self._open(ort, path, options)
+        self._require_no_fallback(path)
+
+    def _open(self, ort: Any, path: Path, options: Any) -> Any:
+        """A session that raises where ONNX Runtime would go on with another provider."""
+        providers = [(PROVIDERS[self.provider], OPTIONS[self.provider])]
+        try:
+            return ort.InferenceSession(str(path), options, providers=providers, enable_fallback=0)
+        except Exception as error:  # onnxruntime's exceptions share no public base
+            if self.provider != "cpu" and "CUDA" in str(error):
+                raise _unavailable(self.provider) from error
+            raise GraphError(f"ONNX Runtime refuses {path}: {_reason(error)}", "Export it again.") from error
+
+    def _require_no_fallback(self, path: Path) -> None:
+        """Do nothing if the provider that was asked for took the graph, but for sizes.
+
+        Raises:
+            DependencyError: It took nothing.
+            GraphError: It left an operator that matters to another one, or does not tell.
+        """
+        wanted = PROVIDERS[self.provider]
+        if self.session.get_providers()[0] != wanted:
+            raise _unavailable(self.provider)
+        parts = self.session.get_provider_graph_assignment_info()
+        nodes = [(part.ep_name, node) for part in parts for node in part.get_nodes()]
+        strays = [
+            f"{node.op_type} {node.name}" for used, node in nodes if used != wanted and HEAVY.search(node.op_type)
+        ]
+        if strays or not nodes:
             raise GraphError(
-                f"{path}: ONNX Runtime has no {provider} kernels for {', '.join(strays[:3])}, and would run them "
-                "elsewhere.",
+                f"{path}: ONNX Runtime would run {', '.join(strays[:3]) or 'it'} elsewhere than on {self.provider}.",
                 "Run it on the CPU, or in TensorRT.",
             )
 
@@ -68,12 +94,6 @@ class OrtRunner:
     def name(self) -> str:
         """Such as `onnxruntime 1.32.0 cpu`."""
         return f"onnxruntime {_import().__version__} {self.provider}"
-
-    def _strays(self, wanted: str) -> list[str]:
-        """Nodes that a fallback would take, by operator and name."""
-        parts = [part for part in self.session.get_provider_graph_assignment_info() if part.ep_name != wanted]
-        nodes = [node for part in parts for node in part.get_nodes()]
-        return [f"{node.op_type} {node.name}" for node in nodes if HEAVY.search(node.op_type)]
 
     @property
     def metadata(self) -> dict[str, str]:
