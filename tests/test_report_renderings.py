@@ -26,8 +26,8 @@ from samdec_export.report.github import append_summary, in_actions, workflow_com
 from samdec_export.report.html import to_html
 from samdec_export.report.junit import to_junit
 from samdec_export.report.markdown import LARGEST, to_markdown
-from samdec_export.report.masks import COLOURS, draw_masks, unpack_mask
-from samdec_export.report.views import failed
+from samdec_export.report.masks import COLOURS, draw_masks, pack_mask, unpack_mask
+from samdec_export.report.views import failed, headline
 
 HOSTILE = (
     "<script>alert(1)</script>\"'><img src=x onerror=alert(1)>&amp;|`*_[a](b)\n::error::x\n# @someone #1 {{ 7*7 }}"
@@ -139,7 +139,7 @@ def test_hostile_texts_stay_texts(failing: Document) -> None:
 def test_the_page_says_the_verdict_first(passing: Document, failing: Document) -> None:
     for document, word in ((passing, "✓ Passed"), (failing, "✗ Failed")):
         text = Page(to_html(document)).text
-        assert text.index(word) < text.index(document.headline) < text.index("Artifacts")
+        assert text.index(word) < text.index(headline(document)) < text.index("Artifacts")
         for verdict in failed(document):
             assert verdict.sentence in text
         for artifact in document.artifacts:
@@ -193,6 +193,16 @@ def test_every_colour_of_text_can_be_read_on_its_ground(passing: Document) -> No
 
 def test_a_long_report_stays_small(failing: Document) -> None:
     assert len(to_html(grown(failing, 10)).encode()) < 1_500_000
+    first = failing.comparisons[0]
+    swept = replace(first, cases=first.cases * 100)
+    noise = pack_mask(np.random.default_rng(0).random((1024, 1024)) > 0.5)
+    large = replace(failing.worst_masks[0], height=1024, width=1024, reference=noise, candidate=noise)
+    document = replace(failing, comparisons=(swept,) * 7, worst_masks=(failing.worst_masks[0], large, large))
+    text = to_html(document)
+    assert len(text.encode()) < 1_500_000
+    assert "the worst 40 of 800 cases" in text
+    assert "740 more in the report&#39;s JSON" in text.replace("'", "&#39;")
+    assert len(Page(text).of("img")) == 3, "the masks that have room"
 
 
 def test_masks_are_drawn_pixel_by_pixel(failing: Document) -> None:
@@ -246,6 +256,9 @@ def test_junit_says_why(failing: Document) -> None:
     messages = [failure.get("message") for failure in root.iter("failure")]
     assert [verdict.sentence for verdict in failing.verdicts if not verdict.passed] == messages[:3]
     assert all("broken.onnx" in (message or "") for message in messages)
+    classes = {(test.get("classname") or "").rpartition(".")[2] for test in root.iter("testcase")}
+    assert {"thresholds", "stages", "artifacts"} < classes
+    assert {item.name.replace(".", "_") for item in failing.comparisons} < classes, "Jenkins splits at the last dot"
     skipped = [element.get("message") for element in root.iter("skipped")]
     assert skipped == ["no GPU here", "built, not run: no GPU here"]
 

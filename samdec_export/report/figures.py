@@ -36,8 +36,8 @@ def number(value: Number) -> str:
 
 def closeness(value: Number) -> str:
     """A number near 1, such as an IoU, without rounding up to it: 0.99998."""
-    if value is None or not math.isfinite(value):
-        return NOTHING
+    if value is None or not 0 <= value <= 1:
+        return number(value)
     text = f"{math.floor(value * 1e6) / 1e6:.6f}".rstrip("0").rstrip(".")
     return text or "0"
 
@@ -49,7 +49,10 @@ def bounded(value: Number, bound: str | None) -> str:
 
 def percent(share: Number) -> str:
     """A share as a percentage: 12.3%, 0.0012%."""
-    return NOTHING if share is None or not math.isfinite(share) else f"{number(100 * share)}%"
+    if share is None or not math.isfinite(share):
+        return NOTHING
+    value = 100 * share
+    return f"{value:.3g}%" if 1e-4 <= abs(value) < 1000 else f"{number(value)}%"
 
 
 def used(share: Number) -> str:

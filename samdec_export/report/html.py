@@ -16,7 +16,7 @@ from samdec_export.report.charts.cases import CaseChart, case_charts
 from samdec_export.report.charts.errors import ErrorsChart, errors_chart
 from samdec_export.report.charts.ranges import RangesChart, ranges_chart
 from samdec_export.report.charts.times import TimesChart, times_charts
-from samdec_export.report.document import Comparison, Document, MaskPair, RangeRow
+from samdec_export.report.document import Case, Comparison, Document, MaskPair, RangeRow
 from samdec_export.report.masks import COLOURS, draw_masks
 from samdec_export.report.views import (
     OutputRow,
@@ -33,20 +33,24 @@ from samdec_export.report.views import (
 
 __all__ = ["to_html"]
 
-MASKS_SHOWN, RANGES_SHOWN, CLOSEST_SHOWN = 8, 12, 3
+FAILED_SHOWN, CLOSEST_SHOWN, CASES_SHOWN, VERDICTS_SHOWN, RANGES_SHOWN, MASKS_SHOWN = 20, 3, 60, 300, 12, 8
+
+MASK_BYTES = 600_000
+"""All pictures of masks together: real masks take a few kB, but noise at image size would not stay small."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShownComparison:
-    """A comparison with what is drawn of it."""
+    """A comparison with what is drawn of it, and those of its cases that are listed: the failed ones first."""
 
     comparison: Comparison
+    listed: Sequence[Case]
     rows: Sequence[OutputRow]
     cases: Sequence[CaseChart]
     errors: Sequence[ErrorsChart]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class ShownMasks:
     """A pair of masks and its three pictures, as `data:` URLs."""
 
@@ -74,7 +78,7 @@ class ShownTimes:
 
 def to_html(document: Document) -> str:
     """The page. Every text of the document is escaped, whatever it holds."""
-    shown = document.worst_masks[:MASKS_SHOWN]
+    shown, broken = _masks(document), failed(document)
     rows = timing_rows(document.latency) if document.latency else []
     return (
         _environment()
@@ -82,9 +86,11 @@ def to_html(document: Document) -> str:
         .render(
             report=document,
             headline=headline(document),
-            failed=failed(document),
+            failed=broken[:FAILED_SHOWN],
+            broken=len(broken),
+            verdicts=sorted(document.verdicts, key=lambda verdict: verdict.passed)[:VERDICTS_SHOWN],
             closest=closest(document, CLOSEST_SHOWN) if document.passed else [],
-            masks=[_masks(pair) for pair in shown],
+            masks=shown,
             masks_left_out=len(document.worst_masks) - len(shown),
             colours=COLOURS,
             ranges=_ranges(document) if document.ranges else None,
@@ -127,15 +133,24 @@ def _comparison(comparison: Comparison) -> ShownComparison:
     charts = (errors_chart(output, found) for output, found in (comparison.errors or {}).items())
     return ShownComparison(
         comparison=comparison,
+        listed=sorted(comparison.cases, key=lambda case: case.passed)[:CASES_SHOWN],
         rows=output_rows(comparison),
         cases=case_charts(comparison),
         errors=[chart for chart in charts if chart],
     )
 
 
-def _masks(pair: MaskPair) -> ShownMasks:
-    reference, candidate, flipped = draw_masks(pair)
-    return ShownMasks(pair=pair, reference=reference, candidate=candidate, flipped=flipped)
+def _masks(document: Document) -> list[ShownMasks]:
+    """The worst masks, as many as there is room for."""
+    shown: list[ShownMasks] = []
+    room = MASK_BYTES
+    for pair in document.worst_masks[:MASKS_SHOWN]:
+        pictures = draw_masks(pair)
+        room -= sum(map(len, pictures))
+        if room < 0:
+            break
+        shown.append(ShownMasks(pair, *pictures))
+    return shown
 
 
 def _ranges(document: Document) -> ShownRanges:

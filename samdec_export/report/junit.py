@@ -77,12 +77,22 @@ def _threshold(verdict: Verdict) -> _Test:
         name=", ".join(part for part in parts if part),
         kind=verdict.threshold,
         failure="" if verdict.passed else verdict.sentence,
-        detail=f"case: {verdict.case}\nmeasured: {verdict.measured}\nallowed: {verdict.bound or ''} {verdict.allowed}",
+        detail="\n".join(_numbers(verdict)),
     )
 
 
+def _numbers(verdict: Verdict) -> Iterator[str]:
+    """In full: sentences round them."""
+    if verdict.case:
+        yield f"case: {verdict.case}"
+    if verdict.measured is not None:
+        yield f"measured: {verdict.measured}"
+    if verdict.allowed is not None:
+        yield f"allowed: {verdict.bound or ''} {verdict.allowed}"
+
+
 def _comparison(comparison: Comparison) -> Iterator[_Test]:
-    group = f"{comparison.artifact}.{comparison.name}"
+    group = f"{comparison.artifact}.{comparison.name.replace('.', '_')}"  # Jenkins takes what follows the last dot
     for finding in comparison.findings:
         yield _Test(group=group, name="finding", kind="finding", failure=finding)
     for case in comparison.cases:
