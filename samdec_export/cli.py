@@ -12,6 +12,7 @@ from samdec_export import __version__
 from samdec_export.cli_engines import engines_command, trt_command
 from samdec_export.cli_golden import golden_command, record_command
 from samdec_export.cli_report import report_command
+from samdec_export.cli_run import config_app, run_command
 from samdec_export.cli_shared import AsJson, Checkpoint, chosen_precision, print_json
 from samdec_export.entry import run
 from samdec_export.files import check_target, write_text
@@ -172,6 +173,8 @@ def convert_command(
         done.validated.require()
 
 
+app.command("run")(run_command)
+app.add_typer(config_app, name="config")
 app.command("trt")(trt_command)
 app.command("engines")(engines_command)
 app.command("record")(record_command)

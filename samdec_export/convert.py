@@ -19,6 +19,7 @@ from samdec_export.precision import FORMATS
 from samdec_export.signature import Signature
 
 if TYPE_CHECKING:
+    from samdec_export.passes.ranges import TensorRange
     from samdec_export.passes.search import SearchResult
 
 __all__ = ["Converted", "convert"]
@@ -32,12 +33,16 @@ PROBES = 3
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Converted:
-    """A converted file: its casts, its matrix products by type, what a search found, and its validation."""
+    """A converted file: its casts, its matrix products by type, what a search found, and its validation.
+
+    `ranges` holds what the fp32 file's tensors held, if that was measured.
+    """
 
     artifact: Artifact
     parent: Path
     casts: int
     shares: Mapping[str, float]
+    ranges: Sequence[TensorRange]
     search: SearchResult | None
     validated: Validated | None
 
@@ -97,7 +102,7 @@ def convert(
     with staging(folder) as scratch:
         draft = scratch / "converted.onnx"
         graph = _without_convolutions(source, scratch) if wanted.precision == "bf16" else source
-        kept = _protected(graph, wanted, cases) if wanted.protect else {}
+        kept, ranges = _protected(graph, wanted, cases) if wanted.protect else ({}, ())
         kept |= _asked_for(source, wanted)
         found = _search(graph, wanted, kept, cases, draft) if wanted.max_flips is not None else None
         if found:
@@ -127,7 +132,15 @@ def convert(
         replay = replay_words(artifact.path, checkpoint, feeds=feeds, sweep=sweep)
         notes = range_notes(source.record, cases) if feeds else ()
         validated = check(artifact, loaded, [typed_feeds(case, signature) for case in cases], replay, notes=notes)
-    return Converted(artifact=artifact, parent=path, casts=casts, shares=products, search=found, validated=validated)
+    return Converted(
+        artifact=artifact,
+        parent=path,
+        casts=casts,
+        shares=products,
+        ranges=ranges,
+        search=found,
+        validated=validated,
+    )
 
 
 def _open(path: Path) -> Artifact:
@@ -159,8 +172,10 @@ def _without_convolutions(source: Artifact, scratch: Path) -> Artifact:
     return replace(source, path=path)
 
 
-def _protected(source: Artifact, wanted: Conversion, cases: Sequence[NamedFeeds]) -> dict[str, str]:
-    """What the rules and the measured ranges keep."""
+def _protected(
+    source: Artifact, wanted: Conversion, cases: Sequence[NamedFeeds]
+) -> tuple[dict[str, str], Sequence[TensorRange]]:
+    """What the rules and the measured ranges keep, and those ranges."""
     from samdec_export.passes.cost import usual_products
     from samdec_export.passes.keep import keep_by_range, keep_by_rule, keep_cheap
     from samdec_export.passes.ranges import audit_ranges
@@ -170,11 +185,11 @@ def _protected(source: Artifact, wanted: Conversion, cases: Sequence[NamedFeeds]
     absmax = {found.tensor: math.inf if found.nonfinite else found.absmax for found in ranges}
     by_range = keep_by_range(source.path, wanted.precision, absmax, wanted.margin)
     if wanted.all_products:
-        return by_range | keep_by_rule(source.path)
+        return by_range | keep_by_rule(source.path), ranges
     signature = source.record.signature
     scores = [spec.name for spec in signature.outputs if spec.content == "scores"]
     flops = {product.node: product.flops for product in usual_products(source.path, signature)}
-    return keep_cheap(source.path, flops) | by_range | keep_by_rule(source.path, scores)
+    return keep_cheap(source.path, flops) | by_range | keep_by_rule(source.path, scores), ranges
 
 
 def _asked_for(source: Artifact, wanted: Conversion) -> dict[str, str]:

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -15,14 +16,30 @@ from pathlib import Path
 from samdec_export import interrupts
 from samdec_export.errors import GraphError, UsageError
 
-__all__ = ["check_target", "move_with_sidecar", "sha256", "sidecar_of", "staging", "write_text"]
+if sys.platform != "win32":
+    import fcntl
+
+__all__ = [
+    "check_target",
+    "holding",
+    "move_with_sidecar",
+    "remove_abandoned",
+    "remove_empty",
+    "sha256",
+    "sidecar_of",
+    "staging",
+    "write_text",
+]
+
+SCRATCH = ".samdec-"
 
 
 @contextmanager
 def staging(folder: Path) -> Iterator[Path]:
     """A scratch folder on the same disk as `folder`, gone at the end whatever happens.
 
-    Move finished files out of it with `os.replace`: a run that is killed leaves the old file or none.
+    Move finished files out of it with `os.replace`: a run that is killed leaves the old file or none. The scratch
+    folder of a process that was ended by force stays; `remove_abandoned` takes it away.
 
     Raises:
         UsageError: `folder` cannot be made or written to.
@@ -31,14 +48,14 @@ def staging(folder: Path) -> Iterator[Path]:
     made = [path for path in (folder, *folder.parents) if not os.path.exists(path)]
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        scratch = Path(tempfile.mkdtemp(prefix=".samdec-", dir=folder))
+        scratch = Path(tempfile.mkdtemp(prefix=SCRATCH, dir=folder))
     except OSError as error:
-        _remove_empty(made)
+        remove_empty(made)
         raise UsageError(
             f"Cannot write to {folder}: {error.strerror}.", "Name a place that can be written to."
         ) from error
     try:
-        with interrupts.final(partial(shutil.rmtree, scratch, ignore_errors=True)):
+        with holding(scratch), interrupts.final(partial(shutil.rmtree, scratch, ignore_errors=True)):
             yield scratch
     except OSError as error:
         raise GraphError(
@@ -47,7 +64,39 @@ def staging(folder: Path) -> Iterator[Path]:
         ) from error
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
-        _remove_empty(made)
+        remove_empty(made)
+
+
+@contextmanager
+def holding(path: Path) -> Iterator[bool]:
+    """Lock a file or folder while the block runs; whether that succeeded, and nobody else holds it.
+
+    The system lets go of it when the process ends, however it ends. Where there are no locks, it succeeds.
+    """
+    if sys.platform == "win32":
+        yield True
+        return
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+            return
+        except OSError:  # a disk without locks
+            yield True
+            return
+        yield True
+    finally:
+        os.close(handle)
+
+
+def remove_abandoned(folder: Path) -> None:
+    """Remove the scratch folders that processes which were ended by force left in `folder`."""
+    for scratch in folder.glob(f"{SCRATCH}*"):
+        with suppress(OSError), holding(scratch) as ours:
+            if ours:
+                shutil.rmtree(scratch, ignore_errors=True)
 
 
 def check_target(path: Path, inputs: Iterable[Path | None]) -> None:
@@ -102,7 +151,7 @@ def move_with_sidecar(draft: Path, target: Path, content: object) -> None:
         os.replace(sidecar, sidecar_of(target))
 
 
-def _remove_empty(folders: Iterable[Path]) -> None:
+def remove_empty(folders: Iterable[Path]) -> None:
     """Remove those of the folders, innermost first, that exist and are empty."""
     for folder in folders:
         with suppress(OSError):

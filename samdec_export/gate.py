@@ -20,6 +20,7 @@ from samdec_export.signature import Signature
 
 if TYPE_CHECKING:
     from samdec_export.models.checkpoint import LoadedModel
+    from samdec_export.validation.tolerances import Tolerance
     from samdec_export.validation.validate import Comparison, ValidationResult
 
 __all__ = [
@@ -185,6 +186,9 @@ def check(
     replay: Sequence[str],
     subject: Subject | None = None,
     notes: tuple[str, ...] = (),
+    *,
+    tolerance: Tolerance | None = None,
+    evidence: bool = False,
 ) -> Validated:
     """Run every comparison with eager PyTorch that this precision calls for.
 
@@ -195,14 +199,22 @@ def check(
         replay: The words of the command that does this again.
         subject: The file that is judged, and where; None for the artifact in ONNX Runtime on the CPU.
         notes: What the report is to say besides.
+        tolerance: What may differ; None for what the subject's rounding may.
+        evidence: Gather how errors are spread, and the worst masks.
 
     Raises:
         GraphError: The record does not fit the model, or an engine refuses the file.
         DependencyError: An engine is not installed.
     """
+    from samdec_export.validation.evidence import Evidence
+
     subject = subject or Subject(artifact=artifact)
     references = eager_references(artifact, loaded, on_gpu=subject.on_gpu)
     comparisons, missing = _comparisons(subject, references)
+    if tolerance:
+        comparisons = [replace(comparison, tolerance=tolerance) for comparison in comparisons]
+    if evidence:
+        comparisons = [replace(comparison, evidence=Evidence()) for comparison in comparisons]
     return _judge(artifact, comparisons, cases, replay, references[-1].findings, (*missing, *notes))
 
 

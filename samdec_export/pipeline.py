@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +22,20 @@ if TYPE_CHECKING:
     from samdec_export.models.registry import ModelSpec
     from samdec_export.passes.describe import GraphSummary
 
-__all__ = ["Exported", "Inspected", "Validated", "diagnose", "export", "inspect", "models", "open_artifact", "validate"]
+__all__ = [
+    "EXPORT_TOOLS",
+    "Exported",
+    "Inspected",
+    "Validated",
+    "diagnose",
+    "export",
+    "inspect",
+    "models",
+    "open_artifact",
+    "simplify_graph",
+    "trace_graph",
+    "validate",
+]
 
 EXPORT_TOOLS = ("samdec-export", "torch", "onnx", "onnxscript", "onnxslim")
 """Packages whose versions decide the bytes of an exported file."""
@@ -89,35 +102,70 @@ def export(
         CheckpointError, GraphError, UsageError, DependencyError: As the stages say. Nothing is left in `out`.
     """
     with interrupts.deferred():
-        from samdec_export.export import export_onnx
         from samdec_export.models.checkpoint import load_model
-        from samdec_export.models.graphs import build_graph
-        from samdec_export.passes.describe import describe, stamp
-        from samdec_export.passes.lint import lint
-        from samdec_export.passes.lower_opset import lower_opset
-        from samdec_export.passes.simplify import simplify
 
     with staging(out) as scratch:
         loaded = load_model(checkpoint, model)
-        graph = build_graph(loaded.decoder, loaded.grid, options)
-        traced, draft = scratch / "traced.onnx", scratch / "simplified.onnx"
-        with step(f"Exporting {loaded.spec.name} {options.graph}"):
-            export_onnx(graph, graph.signature, traced, opset)
-        with step("Simplifying"):
-            simplify(traced, draft)
-            if opset == 17:
-                lower_opset(draft, draft)
-        record = _record(loaded, options, opset, graph)
-        with step("Checking"):
-            stamp(draft, record.to_metadata())
-            lint(draft, record.signature)
-        before, after = describe(traced), describe(draft)
-        artifact = publish(draft, record, out)
-    validated = None
-    if sweep:
-        cases = select_cases(record, sweep=sweep)
-        validated = check(artifact, loaded, cases, replay_words(artifact.path, checkpoint, sweep=sweep))
-    return Exported(artifact=artifact, before=before, after=after, validated=validated)
+        traced = scratch / "traced.onnx"
+        trace_graph(loaded, options, opset, traced)
+        done = simplify_graph(traced, scratch, out)
+    if sweep is None:
+        return done
+    cases = select_cases(done.artifact.record, sweep=sweep)
+    replay = replay_words(done.artifact.path, checkpoint, sweep=sweep)
+    return replace(done, validated=check(done.artifact, loaded, cases, replay))
+
+
+def trace_graph(loaded: LoadedModel, options: GraphOptions, opset: int, path: Path) -> None:
+    """Write the graph as torch's exporter leaves it, with the record of how it was made.
+
+    Args:
+        loaded: The decoder.
+        options: Which graph.
+        opset: The wanted opset; opset 17 is reached by `simplify_graph`.
+        path: The file to write.
+
+    Raises:
+        GraphError: It cannot be traced.
+    """
+    with interrupts.deferred():
+        from samdec_export.export import export_onnx
+        from samdec_export.models.graphs import build_graph
+        from samdec_export.passes.describe import stamp
+
+    graph = build_graph(loaded.decoder, loaded.grid, options)
+    with step(f"Exporting {loaded.spec.name} {options.graph}"):
+        export_onnx(graph, graph.signature, path, opset)
+        stamp(path, _record(loaded, options, opset, graph).to_metadata())
+
+
+def simplify_graph(traced: Path, scratch: Path, out: Path) -> Exported:
+    """Simplify a traced graph, check it, and publish it with its sidecar.
+
+    Args:
+        traced: What `trace_graph` wrote.
+        scratch: A folder on the disk of `out`.
+        out: The folder to write to.
+
+    Raises:
+        GraphError: It cannot be simplified, or breaks its contract.
+    """
+    from samdec_export.passes.describe import describe, stamp
+    from samdec_export.passes.lint import lint
+    from samdec_export.passes.lower_opset import lower_opset
+    from samdec_export.passes.simplify import simplify
+
+    before, draft = describe(traced), scratch / "simplified.onnx"
+    record = replace(Record.from_metadata(before.metadata, traced), tools=tool_versions(*EXPORT_TOOLS))
+    with step("Simplifying"):
+        simplify(traced, draft)
+        if record.opset == 17:
+            lower_opset(draft, draft)
+    with step("Checking"):
+        stamp(draft, record.to_metadata())
+        lint(draft, record.signature)
+    after = describe(draft)
+    return Exported(artifact=publish(draft, record, out), before=before, after=after, validated=None)
 
 
 def inspect(path: Path) -> Inspected:

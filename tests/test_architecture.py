@@ -12,8 +12,8 @@ PACKAGE = Path(__file__).resolve().parent.parent / "samdec_export"
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 CONTRACTS = {
-    *"__init__ artifact engine_file engine_options errors feeds files golden_file interrupts log options".split(),
-    *"polygraphy_files precision runner signature terminal".split(),
+    *"__init__ artifact engine_file engine_options errors feeds files golden_file interrupts ledger log".split(),
+    *"options polygraphy_files precision runner signature terminal".split(),
 }
 STAGES = {"models", "export", "passes", "backends", "validation", "doctor", "benchmark", "report"}
 ABOVE = {
@@ -25,6 +25,12 @@ ABOVE = {
     **dict.fromkeys(("audit", "ranges_plot", "convert"), STAGES | {"gate", "audit", "ranges_plot"}),
     **dict.fromkeys(("engine_source", "engine_index"), STAGES | {"gate", "convert"}),
     "engines": STAGES | {"gate", "engine_source"},
+    "config": {"models", "validation"},
+    "config_file": {"config"},
+    "run": STAGES
+    | {"run", "config", "pipeline", "candidates", "gate", "convert", "engines", "engine_index", "bench", "reports"},
+    "display_run": {"report", "run"},
+    "cli_run": {"cli_shared", "config", "config_file", "display_run", "run"},
     "reports": {"report"},
     "display": {"validation"},
     "display_golden": set[str](),
@@ -35,7 +41,7 @@ ABOVE = {
     "cli_report": {"cli_shared", "reports", "display_report"},
     "entry": set[str](),
     "cli": {
-        *"__version__ entry cli_engines cli_golden cli_report cli_shared".split(),
+        *"__version__ entry cli_engines cli_golden cli_report cli_run cli_shared".split(),
         *"pipeline convert audit bench display".split(),
     },
     "api": STAGES | {"bench", "convert", "engines", "gate", "golden", "pipeline"},
@@ -61,7 +67,8 @@ ALLOWED = {
         *("backends/", "validation/", "models/sam.py", "bench"),
         *("passes/cost.py", "passes/ranges.py", "passes/convolution_products.py"),
     ),
-    "pydantic": ("report/",),
+    "pydantic": ("report/", "config.py", "config_file.py"),
+    "yaml": ("config_file.py",),
     "jinja2": ("report/html.py",),
     "matplotlib": ("bench_plot.py", "ranges_plot.py"),
 }

@@ -20,14 +20,9 @@ import torch
 from torch import Tensor
 
 from samdec_export.errors import CheckpointError
+from samdec_export.models.checkpoint_path import INDEX, resolve_checkpoint
 
 __all__ = ["TensorFile", "open_tensors"]
-
-FOLDER_FILES = ("model.safetensors", "pytorch_model.bin")
-"""The names that Hugging Face gives the weights in a model's folder, in order of preference."""
-
-INDEX = ".index.json"
-"""Added to those names where the weights are in several files: which tensor is in which."""
 
 WRAPPERS = ("model", "state_dict")
 """Keys under which trainers put the weights beside their own state."""
@@ -57,7 +52,7 @@ def open_tensors(path: Path) -> TensorFile:
         CheckpointError: There is no such file, it is damaged, or it holds something else.
     """
     try:
-        file = _resolve(path)
+        file = resolve_checkpoint(path)
     except OSError as error:
         raise CheckpointError(
             f"{path} cannot be read: {error.strerror}.", "Check the path given with --ckpt."
@@ -94,23 +89,6 @@ def _open_shards(index: Path) -> TensorFile:
             "Fetch or save the whole folder again.",
         )
     return TensorFile(index, {name: tensor for shard in shards for name, tensor in _read(shard).items()}, shards)
-
-
-def _resolve(path: Path) -> Path:
-    if path.is_dir():
-        names = (*FOLDER_FILES, *(name + INDEX for name in FOLDER_FILES))
-        for name in names:
-            if (path / name).is_file():
-                return path / name
-        raise CheckpointError(
-            f"{path} is a folder without {', '.join(names[:-1])} or {names[-1]}.",
-            "Name a checkpoint file, or a folder that save_pretrained wrote.",
-        )
-    if not path.exists():
-        raise CheckpointError(f"{path} does not exist.", "Check the path given with --ckpt.")
-    if not path.is_file():
-        raise CheckpointError(f"{path} is a device or a pipe, not a file.", "Name a checkpoint file.")
-    return path
 
 
 def _load_safetensors(file: Path) -> Any:

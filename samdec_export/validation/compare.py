@@ -28,12 +28,18 @@ LEAST_SPAN: Final[dict[Content, float]] = {"scores": 1.0}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Violation:
-    """A limit that a case breaks. `severity` is how many times over it is; infinite where the structure is wrong."""
+    """A limit that a case breaks.
+
+    `severity` is how many times over it is. Where the structure is wrong it is infinite, and `value` and `limit` are
+    None.
+    """
 
     output: str
     metric: str
     detail: str
     severity: float = math.inf
+    value: float | None = None
+    limit: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,10 +148,12 @@ def _judge(output: OutputMetrics, tolerance: Tolerance) -> Iterator[Violation]:
 def _at_most(output: str, metric: str, value: float, limit: float) -> Iterator[Violation]:
     if not value <= limit:  # a NaN is a violation too
         severity = value / limit if limit else math.inf
-        yield Violation(output=output, metric=metric, detail=f"{value:.3g} > {limit:.3g}", severity=severity)
+        detail = f"{value:.3g} > {limit:.3g}"
+        yield Violation(output=output, metric=metric, detail=detail, severity=severity, value=value, limit=limit)
 
 
 def _at_least(output: str, metric: str, value: float, limit: float) -> Iterator[Violation]:
     if not value >= limit:
         severity = (1 - value) / (1 - limit) if limit < 1 else math.inf
-        yield Violation(output=output, metric=metric, detail=f"{value:.6g} < {limit:.6g}", severity=severity)
+        detail = f"{value:.6g} < {limit:.6g}"
+        yield Violation(output=output, metric=metric, detail=detail, severity=severity, value=value, limit=limit)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from samdec_export.runner import Array
 
-__all__ = ["MaskMetrics", "TensorMetrics", "best_mask_agreement", "mask_metrics", "tensor_metrics"]
+__all__ = ["MaskMetrics", "TensorMetrics", "best_mask_agreement", "decide", "mask_metrics", "tensor_metrics"]
 
 MASK_THRESHOLD = 0.0
 """Logits above it are inside the mask, as in segment-anything."""
@@ -87,13 +87,11 @@ def mask_metrics(reference: Array, candidate: Array, margin: float = 0.0) -> Mas
     """
     ious, flips, undecided = [], [], 0
     for ref, cand in zip(_masks(reference), _masks(candidate), strict=True):
-        near = np.abs(ref - MASK_THRESHOLD) < margin
-        inside = ref > MASK_THRESHOLD
-        guess = np.where(near, inside, cand > MASK_THRESHOLD)
+        inside, guess = decide(ref, cand, margin)
         union = int(np.count_nonzero(inside | guess))
         ious.append(np.count_nonzero(inside & guess) / union if union else 1.0)
         flips.append(int(np.count_nonzero(inside != guess)))
-        undecided += int(np.count_nonzero(near))
+        undecided += int(np.count_nonzero(np.abs(ref - MASK_THRESHOLD) < margin))
     return MaskMetrics(
         iou_min=min(ious),
         iou_mean=sum(ious) / len(ious),
@@ -101,6 +99,13 @@ def mask_metrics(reference: Array, candidate: Array, margin: float = 0.0) -> Mas
         flipped_most=max(flips),
         undecided=undecided / reference.size,
     )
+
+
+def decide(reference: Array, candidate: Array, margin: float = 0.0) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """The pixels inside each of two masks; where the reference is within `margin` of the threshold, it decides both."""
+    near = np.abs(reference - MASK_THRESHOLD) < margin
+    inside = reference > MASK_THRESHOLD
+    return inside, np.where(near, inside, candidate > MASK_THRESHOLD)
 
 
 def best_mask_agreement(reference: Array, candidate: Array, margin: float = 0.0) -> float:

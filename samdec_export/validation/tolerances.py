@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from samdec_export.precision import Precision
+from samdec_export.signature import Content
 
 __all__ = ["FLOOR_FACTOR", "TOLERANCES", "Tolerance"]
 
@@ -16,6 +17,7 @@ class Tolerance:
 
     Args:
         relative: Largest error of any output, as a share of the reference's span.
+        scores: The same for predicted IoUs, whose span is at least 1; None for `relative`.
         margin: A mask logit nearer than this share of the span to the threshold is on no side: the reference's own
             rounding decides there.
         iou: Smallest IoU of any mask, at logit 0.
@@ -33,6 +35,11 @@ class Tolerance:
     pixels: int
     best_mask: float
     reason: str
+    scores: float | None = None
+
+    def of(self, content: Content) -> Tolerance:
+        """The limits of an output of that content."""
+        return replace(self, relative=self.scores) if content == "scores" and self.scores is not None else self
 
     def above(self, floor: float) -> Tolerance:
         """The same, where the reference cannot promise more than `floor`, a share of the span."""

@@ -11,6 +11,7 @@ from samdec_export.log import track
 from samdec_export.runner import Feeds, Outputs, Runner
 from samdec_export.signature import Signature
 from samdec_export.validation.compare import CaseResult, Violation, compare_case, measure_tensor
+from samdec_export.validation.evidence import Evidence
 from samdec_export.validation.tolerances import FLOOR_FACTOR, Tolerance
 
 __all__ = ["Comparison", "Floor", "ValidationResult", "validate"]
@@ -29,7 +30,8 @@ class ValidationResult:
     """Every case of one validation.
 
     `tolerance` is that of the precision; `floors`, by output, say where the reference's own rounding allows more than
-    its `relative`. `findings` are reasons to fail that belong to no case.
+    its `relative`, and `limits` what each output may differ by after that. `findings` are reasons to fail that belong
+    to no case. `evidence` is what was gathered, if it was asked for.
     """
 
     reference: str
@@ -37,12 +39,9 @@ class ValidationResult:
     cases: tuple[CaseResult, ...]
     tolerance: Tolerance
     floors: Mapping[str, Floor]
+    limits: Mapping[str, Tolerance]
     findings: tuple[str, ...] = ()
-
-    @property
-    def limits(self) -> dict[str, Tolerance]:
-        """What each output may differ by."""
-        return _limits(self.tolerance, self.floors)
+    evidence: Evidence | None = None
 
     @property
     def passed(self) -> bool:
@@ -66,6 +65,7 @@ class Comparison:
         tolerance: The limits, before the floors are taken into account.
         known: In place of `exact`: the reference's own distance to float64 as it was measured before, by case and
             output, as a share of the span.
+        evidence: What gathers how errors are spread and which masks are worst; None not to.
     """
 
     candidate: Runner
@@ -73,6 +73,7 @@ class Comparison:
     exact: Runner | None
     tolerance: Tolerance
     known: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    evidence: Evidence | None = None
 
 
 def validate(
@@ -143,6 +144,11 @@ class _Judge:
             self._measure_floors(name, runs)
             result = self._compare(name, runs, actual)
         self.cases.append(result)
+        if self.comparison.evidence and result.outputs:
+            limits = self._limits()
+            margins = {output.name: limits[output.name].margin * output.tensor.span for output in result.outputs}
+            expected = runs.of(self.comparison.reference)
+            self.comparison.evidence.add(name, self.signature.outputs, expected, actual, margins)
 
     def result(self, findings: tuple[str, ...]) -> ValidationResult:
         return ValidationResult(
@@ -151,15 +157,24 @@ class _Judge:
             cases=tuple(self.cases),
             tolerance=self.comparison.tolerance,
             floors=self.floors,
+            limits=self._limits(),
             findings=findings,
+            evidence=self.comparison.evidence,
         )
 
     def _compare(self, name: str, runs: _Runs, actual: Outputs) -> CaseResult:
         sizes = sizes_of(self.signature, runs.feeds)
         shapes = {spec.name: spec.concrete(sizes) for spec in self.signature.outputs}
-        limits = _limits(self.comparison.tolerance, self.floors)
         expected = runs.of(self.comparison.reference)
-        return compare_case(name, self.signature.outputs, shapes, expected, actual, limits)
+        return compare_case(name, self.signature.outputs, shapes, expected, actual, self._limits())
+
+    def _limits(self) -> dict[str, Tolerance]:
+        tolerance = self.comparison.tolerance
+        return {
+            spec.name: tolerance.of(spec.content).above(FLOOR_FACTOR * self.floors[spec.name].relative)
+            for spec in self.signature.outputs
+            if spec.name in self.floors
+        }
 
     def _measure_floors(self, name: str, runs: _Runs) -> None:
         exact, known = self.comparison.exact, self.comparison.known.get(name, {})
@@ -170,10 +185,6 @@ class _Judge:
                 found = measure_tensor(spec, truth, rounded).relative
             if spec.name not in self.floors or found > self.floors[spec.name].relative:
                 self.floors[spec.name] = Floor(relative=found, case=name)
-
-
-def _limits(tolerance: Tolerance, floors: Mapping[str, Floor]) -> dict[str, Tolerance]:
-    return {name: tolerance.above(FLOOR_FACTOR * floor.relative) for name, floor in floors.items()}
 
 
 def _gravity(case: CaseResult) -> tuple[float, float]:

@@ -1,0 +1,77 @@
+"""A recorded benchmark that a run's times are judged against."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from samdec_export.config import RunConfig
+from samdec_export.errors import UsageError
+
+__all__ = ["RecordedBench", "read_baseline", "timing_of"]
+
+KEY: Final = "gate.latency.baseline"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecordedBench:
+    """An earlier benchmark: `timings` as the document holds them, by file name and workload."""
+
+    path: Path
+    timings: tuple[Mapping[str, Any], ...]
+
+    @property
+    def medians(self) -> dict[tuple[str, int, int, int], float]:
+        """Median seconds by file, images, prompts and points."""
+        return {
+            (item["candidate"], item["images"], item["prompts"], item["points"]): float(item["median"])
+            for item in self.timings
+            if item["median"] is not None
+        }
+
+
+def read_baseline(config: RunConfig) -> RecordedBench | None:
+    """The benchmark that the gate names; None where it names none.
+
+    Raises:
+        UsageError: It cannot be read, is no benchmark, or was made with another number of threads.
+    """
+    if config.gate.latency is None:
+        return None
+    path = config.gate.latency.baseline
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+        timings = tuple(timing_of(item) for item in data["measurements"])
+        threads = data["threads"]
+        recorded = RecordedBench(path=path, timings=timings)
+        _ = recorded.medians
+    except OSError as error:
+        raise UsageError(f"{KEY}: {path} cannot be read: {error.strerror}.", "Check the path.") from error
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise UsageError(
+            f"{KEY}: {path} is not a benchmark.", "Copy the bench.json of a run on this machine, and name the copy."
+        ) from error
+    if threads != config.bench.threads:
+        raise UsageError(
+            f"{KEY}: {path} was measured with {threads} threads, and bench.threads is {config.bench.threads}.",
+            "Measure both alike.",
+        )
+    return recorded
+
+
+def timing_of(measurement: Mapping[str, Any]) -> dict[str, Any]:
+    """A measurement of `Benchmarked.to_json` as the document holds it; files by name, whatever folder they lay in."""
+    low, high = measurement.get("spread") or (None, None)
+    load = measurement["workload"]
+    return {
+        "candidate": Path(measurement["candidate"]).name,
+        **{axis: int(load[axis]) for axis in ("images", "prompts", "points")},
+        "median": measurement.get("median"),
+        "low": low,
+        "high": high,
+        "per_prompt": measurement.get("per_prompt"),
+        "unsupported": str(measurement.get("unsupported", "")),
+    }

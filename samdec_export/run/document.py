@@ -1,0 +1,263 @@
+"""The report's document, from what the stages of a run left in the ledger."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from samdec_export.engine_file import EngineRecord
+from samdec_export.engine_index import obstacle
+from samdec_export.ledger import Entry
+from samdec_export.precision import Precision
+from samdec_export.report.document import SCHEMA_VERSION, ArtifactEntry, Document, Verdict
+from samdec_export.run.baseline import RecordedBench, timing_of
+from samdec_export.run.job import Job
+from samdec_export.run.verdicts import judge_comparison, judge_latency, judge_origin, judge_weights
+
+__all__ = ["Results", "build_document", "engine_obstacles"]
+
+CPU_INFO = Path("/proc/cpuinfo")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Results:
+    """The entries of a run that is done.
+
+    Args:
+        stages: All of them, in order.
+        files: ONNX files by precision; fp32 is always there.
+        engines: Engines, each with the precision of its file.
+        parity: Comparisons of files, and of the engines that can run here.
+        bench: Times, if any were taken.
+        baseline: What they are judged against.
+        notes: What was left out, and why.
+    """
+
+    stages: tuple[Entry, ...]
+    files: Mapping[Precision, Entry]
+    engines: tuple[tuple[Precision, Entry], ...]
+    parity: tuple[Entry, ...]
+    bench: Entry | None
+    baseline: RecordedBench | None
+    notes: tuple[str, ...]
+
+
+def build_document(job: Job, results: Results, command: str) -> Document:
+    """Everything that a run has to say, judged.
+
+    Args:
+        job: The run.
+        results: What it found.
+        command: What runs it again.
+    """
+    fp32 = results.files["fp32"].result["artifact"]
+    found = [entry.result for entry in results.parity]
+    masks = [mask for result in found for mask in result["masks"]]
+    document = Document.from_json(
+        {
+            "schema_version": SCHEMA_VERSION,
+            "passed": False,
+            "headline": "",
+            "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            "title": f"{fp32['model']}, {fp32['graph']}",
+            "model": fp32["model"],
+            "graph": fp32["graph"],
+            "command": command,
+            "provenance": _provenance(job, results),
+            "stages": [
+                {
+                    "name": entry.stage,
+                    "status": "skipped" if entry.reused else "done",
+                    "seconds": entry.seconds,
+                    "reason": entry.reason,
+                }
+                for entry in results.stages
+            ],
+            "artifacts": [*_files(results.files), *_engines(job, results)],
+            "comparisons": [comparison for result in found for comparison in result["comparisons"]],
+            "verdicts": [],
+            "worst_masks": sorted(masks, key=lambda mask: float(mask["iou"])),
+            "ranges": _ranges(results.files),
+            "latency": _latency(job, results),
+            "notes": [note for result in found for note in result["notes"]] + list(results.notes),
+        }
+    )
+    return _judged(document, tuple(_verdicts(job, results, document)))
+
+
+def engine_record(entry: Entry) -> EngineRecord:
+    """The record of an engine that a stage built."""
+    return EngineRecord.from_json(entry.result["engine"])
+
+
+def engine_obstacles(job: Job, results: Results) -> dict[str, str]:
+    """Why each engine was not run, by its file's name; empty where it was."""
+    compared = {found["artifact"] for entry in results.parity for found in entry.result["comparisons"]}
+    met = {name: why for entry in results.parity for name, why in entry.result.get("obstacle", {}).items()}
+    return {
+        name: "" if name in compared else obstacle(engine_record(entry), job.machine) or met.get(name, "not compared")
+        for _, entry in results.engines
+        for name in (entry.result["engine"]["file"],)
+    }
+
+
+def _provenance(job: Job, results: Results) -> dict[str, Any]:
+    tools = {name: version for entry in results.stages for name, version in entry.inputs["packages"].items()}
+    gpu = job.machine.gpu
+    return {
+        "checkpoint": results.files["fp32"].result["artifact"]["checkpoint"],
+        "tools": {**tools, "python": platform.python_version()},
+        "machine": {
+            "platform": platform.platform(),
+            "cpu": _cpu(),
+            "threads": os.cpu_count() or 1,
+            "gpu": gpu and gpu.name,
+        },
+        "config": job.config.model_dump(mode="json"),
+    }
+
+
+def _cpu() -> str:
+    """The processor's name as Linux has it, or as Python knows it."""
+    try:
+        lines = CPU_INFO.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        lines = []
+    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(named, platform.processor() or platform.machine())
+
+
+def _files(files: Mapping[Precision, Entry]) -> Iterator[dict[str, Any]]:
+    for precision, entry in files.items():
+        artifact, result = entry.result["artifact"], entry.result
+        yield {
+            "name": artifact["file"],
+            "kind": "onnx",
+            "precision": precision,
+            "file": artifact["file"],
+            "bytes": result["bytes"],
+            "sha256": artifact["sha256"],
+            "status": "validated",
+            "operators": result["operators"],
+            "casts": result["casts"],
+            "products": result.get("products"),
+            "kept": artifact["kept"] or None,
+            "details": {
+                "opset": str(artifact["opset"]),
+                "arrangement": artifact["arrangement"],
+                "masks": artifact["masks"],
+            },
+        }
+
+
+def _engines(job: Job, results: Results) -> Iterator[dict[str, Any]]:
+    obstacles = engine_obstacles(job, results)
+    for precision, entry in results.engines:
+        engine = entry.result["engine"]
+        reason = obstacles[engine["file"]]
+        yield {
+            "name": engine["file"],
+            "kind": "engine",
+            "precision": precision,
+            "file": next(name for name in entry.files if name.endswith(engine["file"])),
+            "bytes": entry.result["bytes"],
+            "sha256": engine["sha256"],
+            "status": "not run" if reason else "validated",
+            "reason": reason,
+            "engine": {
+                "flavour": engine["engine"],
+                "version": engine["version"],
+                "targets": engine["targets"],
+                "histogram": engine["histogram"],
+                "warnings": engine["warnings"],
+            },
+        }
+
+
+def _ranges(files: Mapping[Precision, Entry]) -> list[Any]:
+    """Those of the narrowest range that was converted to."""
+    for precision in ("fp16", "bf16"):
+        if precision in files:
+            return list(files[precision].result["ranges"])
+    return []
+
+
+def _latency(job: Job, results: Results) -> dict[str, Any] | None:
+    if results.bench is None:
+        return None
+    found, baseline = results.bench.result, results.baseline
+    return {
+        "device": ", ".join([_cpu(), *([job.machine.gpu.name] if job.machine.gpu else [])]),
+        "threads": found["threads"],
+        "measurements": [timing_of(item) for item in found["measurements"]],
+        "baseline": baseline and {"name": str(baseline.path), "measurements": list(baseline.timings)},
+    }
+
+
+def _verdicts(job: Job, results: Results, document: Document) -> Iterator[Verdict]:
+    yield from _origins(results)
+    for name in dict.fromkeys(comparison.artifact for comparison in document.comparisons):
+        yield judge_weights(name, (found for found in document.comparisons if found.artifact == name))
+    for comparison in document.comparisons:
+        yield from judge_comparison(comparison)
+    if results.baseline and job.config.gate.latency and document.latency:
+        ratio, origin = job.config.gate.latency.ratio, str(results.baseline.path)
+        yield from judge_latency(document.latency.measurements, results.baseline.medians, ratio, origin)
+    if job.config.gate.require_engines:
+        yield from _required_engines(document.artifacts)
+
+
+def _origins(results: Results) -> Iterator[Verdict]:
+    """Every file was made from this run's files: the conversions from its fp32 file, the engines from those."""
+    fp32 = results.files["fp32"].result["artifact"]
+    weights = fp32["checkpoint"]["weights_sha256"]
+    for precision, entry in results.files.items():
+        if precision != "fp32":
+            artifact = entry.result["artifact"]
+            yield judge_origin(artifact["file"], "fp32", artifact["parent"], fp32["sha256"])
+    for precision, entry in results.engines:
+        engine, onnx = entry.result["engine"], results.files[precision].result["artifact"]
+        found = engine["source"]["checkpoint"]["weights_sha256"]
+        yield judge_origin(engine["file"], "weights", found, weights)
+        yield judge_origin(engine["file"], "onnx", engine["onnx_sha256"], onnx["sha256"])
+
+
+def _required_engines(artifacts: Sequence[ArtifactEntry]) -> Iterator[Verdict]:
+    engines = [artifact for artifact in artifacts if artifact.kind == "engine"]
+    for engine in engines:
+        yield Verdict(
+            passed=engine.status == "validated",
+            threshold="gate.require_engines",
+            artifact=engine.name,
+            sentence=f"{engine.name}: {_state(engine)}; gate.require_engines asks for engines that were run.",
+        )
+    if not engines:
+        sentence = "No engine was built, and gate.require_engines asks for engines that were run."
+        yield Verdict(passed=False, threshold="gate.require_engines", artifact="", sentence=sentence)
+
+
+def _state(engine: ArtifactEntry) -> str:
+    return "built and compared" if engine.status == "validated" else f"built, {engine.status}: {engine.reason}"
+
+
+def _judged(document: Document, verdicts: tuple[Verdict, ...]) -> Document:
+    failed = [verdict for verdict in verdicts if not verdict.passed]
+    broken = {verdict.artifact for verdict in failed}
+    artifacts = tuple(
+        replace(artifact, status="failed") if artifact.name in broken else artifact for artifact in document.artifacts
+    )
+    names = ", ".join(artifact.name for artifact in document.artifacts if artifact.kind == "onnx")
+    counted = f"{len(verdicts) - len(failed)} of {len(verdicts)} thresholds hold"
+    idle = sum(artifact.status == "not run" for artifact in artifacts)
+    unproved = f"; {idle} engine{'s were' if idle > 1 else ' was'} built and not run" if idle else ""
+    headline = (
+        f"FAILED: {failed[0].sentence} {counted}{unproved}."
+        if failed
+        else f"PASSED: {names} equal eager PyTorch within the gate; {counted}{unproved}."
+    )
+    return replace(document, passed=not failed, headline=headline, artifacts=artifacts, verdicts=verdicts)

@@ -1,0 +1,175 @@
+"""The flow of a run: a config goes in, files that were proved and a report that says so come out."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from samdec_export.config import RunConfig
+from samdec_export.engine_index import obstacle
+from samdec_export.engine_options import ENGINES, EngineName
+from samdec_export.errors import SamdecError, ValidationError
+from samdec_export.files import staging
+from samdec_export.ledger import Entry, FileHashes, Ledger, Made, Stage, open_ledger
+from samdec_export.log import step
+from samdec_export.precision import Precision
+from samdec_export.report.document import Document
+from samdec_export.reports import ReportFormat, read, render
+from samdec_export.run import stages
+from samdec_export.run.baseline import RecordedBench, read_baseline
+from samdec_export.run.document import Results, build_document, engine_obstacles, engine_record
+from samdec_export.run.job import Job, hash_of
+
+__all__ = ["Ran", "run"]
+
+REPORTS: Final[dict[str, ReportFormat]] = {
+    "report.json": "json",
+    "report.html": "html",
+    "report.md": "markdown",
+    "report.xml": "junit",
+}
+"""What is written at the end."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ran:
+    """A run that came to its end: what it has to say, where that is, and its stages."""
+
+    document: Document
+    out: Path
+    stages: tuple[Entry, ...]
+
+    def require(self) -> None:
+        """Do nothing if every threshold holds.
+
+        Raises:
+            ValidationError: One does not; the message is its sentence.
+        """
+        failed = [verdict for verdict in self.document.verdicts if not verdict.passed]
+        if failed:
+            more = f" {len(failed) - 1} more failed." if len(failed) > 1 else ""
+            raise ValidationError(f"{failed[0].sentence}{more}", f"See {self.out / 'report.md'}.")
+
+
+def run(config: RunConfig, command: str, *, rehash: bool = False) -> Ran:
+    """Export, simplify, convert, build, compare, time and report; what did not change is left as it is.
+
+    Args:
+        config: What is asked for.
+        command: What runs it again, for the report.
+        rehash: Read the checkpoint again although its size, time and inode are as before.
+
+    Raises:
+        SamdecError: As the stages say. What was done by then is in the ledger, and is not done again.
+    """
+    baseline = read_baseline(config)
+    hash_of(config.parity.feeds, "parity.feeds")  # a wrong name is known before the work
+    with open_ledger(config.out) as ledger:
+        job = Job.of(config, FileHashes(ledger.folder, again=rehash))
+        with _no_report_of_a_failure(config.out):
+            return _run(job, ledger, baseline, command)
+
+
+@contextmanager
+def _no_report_of_a_failure(out: Path) -> Iterator[None]:
+    """Take away the reports where a stage fails: an earlier run's would pass for this one's."""
+    try:
+        yield
+    except SamdecError:
+        for name in REPORTS:
+            (out / name).unlink(missing_ok=True)
+        raise
+
+
+def _run(job: Job, ledger: Ledger, baseline: RecordedBench | None, command: str) -> Ran:
+    files = _files(job, ledger)
+    engines, notes = _engines(job, ledger, files)
+    exported = files["fp32"]
+    parity = [ledger.settle(stages.parity_stage(job, exported, entry, precision)) for precision, entry in files.items()]
+    run_here = [(precision, entry) for precision, entry in engines if not obstacle(engine_record(entry), job.machine)]
+    tried = [
+        ledger.settle(stages.engine_parity_stage(job, exported, entry, precision)) for precision, entry in run_here
+    ]
+    ran = [entry for (_, entry), found in zip(run_here, tried, strict=True) if found.result["comparisons"]]
+    bench = _bench(job, ledger, files, ran)
+    results = Results(
+        stages=tuple(ledger.entries),
+        files=files,
+        engines=engines,
+        parity=(*parity, *tried),
+        bench=bench,
+        baseline=baseline,
+        notes=notes,
+    )
+    entry = ledger.settle(_report_stage(job, results, command))
+    return Ran(document=read(entry.file("report.json")), out=job.config.out, stages=tuple(ledger.entries))
+
+
+def _files(job: Job, ledger: Ledger) -> dict[Precision, Entry]:
+    """ONNX files by precision, fp32 first."""
+    traced = ledger.settle(stages.trace_stage(job, ledger.folder))
+    files: dict[Precision, Entry] = {"fp32": ledger.settle(stages.simplify_stage(job, traced))}
+    for precision in job.config.low_precisions:
+        files[precision] = ledger.settle(stages.convert_stage(job, files["fp32"], precision))
+    return files
+
+
+def _engines(
+    job: Job, ledger: Ledger, files: Mapping[Precision, Entry]
+) -> tuple[tuple[tuple[Precision, Entry], ...], tuple[str, ...]]:
+    """Engines, each with the precision of its file; and what was left out."""
+    wanted, notes = _wanted_engines(job)
+    out = job.config.out
+    built = [
+        (precision, ledger.settle(stages.engine_stage(job, files[precision], engine, precision, folder)))
+        for engine in wanted
+        for folder in (out if len(wanted) == 1 else out / engine,)  # two flavours may give a file the same name
+        for precision in job.config.engine_precisions
+    ]
+    return tuple(built), notes
+
+
+def _wanted_engines(job: Job) -> tuple[tuple[EngineName, ...], tuple[str, ...]]:
+    asked = job.config.engines.build
+    if asked != "auto":
+        return asked, ()
+    if job.config.graph == "meta":
+        return (), ("No engine was built: TensorRT takes no sizes that follow from floats, as those of meta do.",)
+    obstacles = {engine: job.machine.obstacle(engine) for engine in ENGINES}
+    able = tuple(engine for engine, obstacle in obstacles.items() if not obstacle)
+    return able, () if able else (f"No engine was built: {'; '.join(obstacles.values())}.",)
+
+
+def _bench(job: Job, ledger: Ledger, files: Mapping[Precision, Entry], engines: Sequence[Entry]) -> Entry | None:
+    """Times of the files that ONNX Runtime's CPU provider has kernels for, and of the engines that ran."""
+    timed = [files[precision] for precision in job.config.precisions if precision != "bf16"]
+    if not job.config.bench.enabled or not (timed or engines):
+        return None
+    return ledger.settle(stages.bench_stage(job, timed, engines))
+
+
+def _report_stage(job: Job, results: Results, command: str) -> Stage:
+    config = job.config
+
+    def make() -> Made:
+        document = build_document(job, results, command)
+        with step("Writing the report"), staging(config.out) as scratch:
+            for name, kind in REPORTS.items():
+                (scratch / name).write_text(render(document, kind), encoding="utf-8")
+            for name in REPORTS:
+                os.replace(scratch / name, config.out / name)
+        return Made(files=tuple(config.out / name for name in REPORTS))
+
+    baseline = config.gate.latency.baseline if config.gate.latency else None
+    inputs = job.inputs(
+        stages={entry.stage: entry.hash for entry in results.stages},
+        config=config.model_dump(mode="json"),
+        command=command,
+        engines=engine_obstacles(job, results),
+        **{"gate.latency.baseline": hash_of(baseline, "gate.latency.baseline")},
+    )
+    return Stage(name="report", inputs=inputs, make=make)
