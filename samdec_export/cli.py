@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from samdec_export import __version__
+from samdec_export.cli_bundle import bundle_app
 from samdec_export.cli_engines import engines_command, trt_command
 from samdec_export.cli_shared import AsJson, Checkpoint, chosen_precision, print_json
 from samdec_export.entry import run
@@ -166,6 +167,7 @@ def convert_command(
 
 app.command("trt")(trt_command)
 app.command("engines")(engines_command)
+app.add_typer(bundle_app, name="bundle")
 
 
 @app.command()

@@ -13,19 +13,33 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 CONTRACTS = {
     *"__init__ artifact engine_file engine_options errors feeds files interrupts log options precision runner".split(),
-    "signature",
+    *"serving_options signature".split(),
 }
-STAGES = {"models", "export", "passes", "backends", "validation", "doctor", "benchmark"}
+STAGES = {"models", "export", "passes", "backends", "validation", "doctor", "benchmark", "serving"}
 ABOVE = {
     **dict.fromkeys(("gate", "pipeline"), STAGES | {"gate"}),
     **dict.fromkeys(("bench", "bench_plot", "bench_worker"), STAGES | {"gate", "bench", "bench_plot"}),
     **dict.fromkeys(("audit", "ranges_plot", "convert"), STAGES | {"gate", "audit", "ranges_plot"}),
     **dict.fromkeys(("engines", "engine_index"), STAGES | {"gate", "convert"}),
+    "bundle": STAGES | {"gate"},
     "display": {"validation"},
+    "display_bundle": set[str](),
     "cli_shared": set[str](),
     "cli_engines": {"cli_shared", "engines", "engine_index", "display"},
+    "cli_bundle": {"cli_shared", "bundle", "display_bundle"},
     "entry": set[str](),
-    "cli": {"__version__", "entry", "cli_engines", "cli_shared", "pipeline", "convert", "audit", "bench", "display"},
+    "cli": {
+        "__version__",
+        "entry",
+        "cli_bundle",
+        "cli_engines",
+        "cli_shared",
+        "pipeline",
+        "convert",
+        "audit",
+        "bench",
+        "display",
+    },
     "__main__": {"cli"},
 }
 """The flows and the command line: what each may import beside the contracts."""
@@ -36,13 +50,23 @@ ALLOWED = {
     "onnx": ("export.py", "passes/", "backends/oracle_file.py"),
     "onnxslim": ("passes/simplify.py", "passes/cost.py"),
     "onnxscript": ("passes/simplify.py",),
-    "google": ("passes/describe.py",),
+    "google": ("passes/describe.py", "serving/model_config.py"),
     "onnxruntime": ("backends/ort.py", "passes/stepwise.py"),
     "tensorrt": ("backends/trt_api.py",),
     "tensorrt_rtx": ("backends/trt_api.py",),
-    "typer": ("cli.py", "cli_engines.py", "cli_shared.py"),
+    "tritonclient": ("serving/model_config.py", "serving/client.py"),
+    "typer": ("cli.py", "cli_bundle.py", "cli_engines.py", "cli_shared.py"),
     "rich": ("cli.py", "display.py", "log.py", "validation/report.py"),
-    "numpy": ("feeds.py", "backends/", "validation/", "models/sam.py", "passes/cost.py", "passes/ranges.py", "bench"),
+    "numpy": (
+        "feeds.py",
+        "backends/",
+        "validation/",
+        "models/sam.py",
+        "passes/cost.py",
+        "passes/ranges.py",
+        "bench",
+        "serving/client.py",
+    ),
     "matplotlib": ("bench_plot.py", "ranges_plot.py"),
 }
 """Each third-party package and where it may be imported; typing of arrays through numpy.typing is free."""
