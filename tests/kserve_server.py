@@ -89,13 +89,13 @@ class ServedModel:
 
 
 class Server(ThreadingHTTPServer):
-    """The models of a repository by name, and the number of requests that were answered."""
+    """The models of a repository by name, and the host that each answered request was meant for."""
 
     daemon_threads = True
 
     def __init__(self, repository: Path) -> None:
         self.models = {path.name: ServedModel(path) for path in sorted(repository.iterdir()) if path.is_dir()}
-        self.answered = 0
+        self.hosts: list[str] = []
         super().__init__(("127.0.0.1", 0), Handler)
 
     @property
@@ -116,7 +116,7 @@ class Handler(BaseHTTPRequestHandler):
         except Exception as error:  # whatever it is, the client is told
             self._answer(400, json.dumps({"error": str(error)}).encode(), {})
             return
-        self.server.answered += 1
+        self.server.hosts.append(self.headers["Host"])
         self._answer(200, header + content, {LENGTH: str(len(header))})
 
     def _infer(self, body: bytes, length: int) -> tuple[bytes, bytes]:

@@ -121,6 +121,18 @@ def test_the_options_arrive(tiny: LoadedModel) -> None:
     assert (cuda.name, dict(cuda.parameters)) == ("cuda", {"use_tf32": "0"})
 
 
+def test_a_batch_answers_as_its_requests_alone(prompts: Path) -> None:
+    """What Triton's dynamic batching relies on: it joins requests along the first axis and cuts the answers apart."""
+    signature = open_artifact(prompts).record.signature
+    session = onnxruntime.InferenceSession(str(prompts))
+    sizes = {"prompts": 3, "points": 2}
+    requests = [make_feeds(signature, Case(sizes={"images": images, **sizes}), images) for images in (1, 2)]
+    joined = {name: np.concatenate([feeds[name] for feeds in requests]) for name in requests[0]}
+    alone = [session.run(None, feeds) for feeds in requests]
+    for together, *apart in zip(session.run(None, joined), *alone, strict=True):
+        np.testing.assert_allclose(together, np.concatenate(apart), rtol=0, atol=1e-5)
+
+
 # The folder
 
 
@@ -197,12 +209,14 @@ def size_pairs(text: str) -> dict[str, int]:
 
 def test_the_client_makes_its_own_inputs_from_the_record(models: Path) -> None:
     with serving(models) as server:
-        words = ("--url", server.url, "--size", "prompts=2", "--repeat", "2", "--version", "1", "--header", "A: b")
+        words = ("--url", server.url, "--size", "prompts=2", "--repeat", "2", "--version", "1")
         done = ask(models, "sam_tiny.prompts", *words)
-        assert (done.returncode, server.answered) == (0, 2), done.stderr
+        assert (done.returncode, server.hosts) == (0, [server.url] * 2), done.stderr
         assert "low_res_masks  float32 (1, 2, 3, 32, 32)" in done.stdout
         assert "median of 2" in done.stdout
-        assert ask(models, "sam_tiny.meta", "--url", server.url).returncode == 0
+        gateway = ("--url", server.url, "--header", "Host: samdec.example.com")
+        assert ask(models, "sam_tiny.meta", *gateway).returncode == 0
+        assert server.hosts[2:] == ["samdec.example.com"]
 
 
 def test_the_client_tells_what_is_wrong(models: Path, tmp_path: Path) -> None:

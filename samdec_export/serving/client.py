@@ -69,16 +69,25 @@ def make_feeds(signature: dict[str, Any], sizes: dict[str, int]) -> dict[str, An
     for spec in signature["inputs"]:
         shape = [size_of(label, sizes) for label in spec["shape"]]
         extent = [size_of(label, sizes) for label in spec["extent"]]
-        values = {
-            "embedding": lambda shape=shape: rng.standard_normal(shape),
-            "encoding": lambda shape=shape: np.sin(rng.uniform(-np.pi, np.pi, shape)),
-            "coords": lambda shape=shape, extent=extent: rng.uniform(0, extent, shape),
-            "labels": lambda shape=shape: np.ones(shape),
-            "image_size": lambda extent=extent: np.array(extent),
-        }
-        make = values.get(spec["content"], lambda shape=shape: np.zeros(shape))
-        feeds[spec["name"]] = make().astype(spec["dtype"])
+        feeds[spec["name"]] = make_values(spec["content"], shape, extent, rng).astype(spec["dtype"])
     return feeds
+
+
+def make_values(content: str, shape: list[int], extent: list[int], rng: np.random.Generator) -> Any:
+    """An array for what an input means; `extent` bounds positions, and is itself the size of an image."""
+    match content:
+        case "embedding":
+            return rng.standard_normal(shape)
+        case "encoding":
+            return np.sin(rng.uniform(-np.pi, np.pi, shape))
+        case "coords":
+            return rng.uniform(0, extent, shape)
+        case "labels":
+            return np.ones(shape)
+        case "image_size":
+            return np.array(extent)
+        case _:
+            return np.zeros(shape)
 
 
 def ask(
