@@ -25,11 +25,12 @@ from samdec_export.bundle import bundle
 from samdec_export.engine_file import EngineRecord, open_engine, publish_engine
 from samdec_export.engine_options import BuildOptions
 from samdec_export.errors import DependencyError, EngineError, GraphError, SamdecError, UsageError
-from samdec_export.feeds import Case, make_feeds
+from samdec_export.feeds import Case, make_feeds, sizes_of
 from samdec_export.gate import open_artifact
 from samdec_export.models.checkpoint import LoadedModel
 from samdec_export.models.graphs import build_graph
-from samdec_export.options import GraphOptions
+from samdec_export.options import GRAPHS, GraphName, GraphOptions
+from samdec_export.serving import client
 from samdec_export.serving.model import ServedModel
 from samdec_export.serving.model_config import config_text
 from samdec_export.serving_options import ServingOptions
@@ -217,6 +218,28 @@ def test_the_client_makes_its_own_inputs_from_the_record(models: Path) -> None:
         gateway = ("--url", server.url, "--header", "Host: samdec.example.com")
         assert ask(models, "sam_tiny.meta", *gateway).returncode == 0
         assert server.hosts[2:] == ["samdec.example.com"]
+
+
+@pytest.mark.parametrize("graph", GRAPHS)
+@pytest.mark.parametrize("dynamic_grid", [False, True])
+def test_the_clients_inputs_fit_every_graph(graph: GraphName, dynamic_grid: bool, tiny: LoadedModel) -> None:
+    signature = served(tiny, graph, dynamic_grid=dynamic_grid, mask_input=graph == "prompts").signature
+    sizes = {dim.name: dim.opt for dim in signature.dims}
+    feeds = client.make_feeds(signature.to_json(), sizes)
+    assert sizes_of(signature, feeds) == sizes
+    assert {name: str(array.dtype) for name, array in feeds.items()} == {s.name: s.dtype for s in signature.inputs}
+    assert all(np.isfinite(array).all() for array in feeds.values())
+    for spec in signature.outputs:
+        answer = np.zeros(spec.concrete(sizes), spec.dtype)
+        client.check(as_json(signature, spec.name), answer, feeds, signature.to_json())
+        with pytest.raises(ValueError, match=spec.name):
+            client.check(as_json(signature, spec.name), answer[..., :-1], feeds, signature.to_json())
+        with pytest.raises(ValueError, match="not finite"):
+            client.check(as_json(signature, spec.name), answer + np.nan, feeds, signature.to_json())
+
+
+def as_json(signature: Signature, output: str) -> dict[str, Any]:
+    return next(spec for spec in signature.to_json()["outputs"] if spec["name"] == output)
 
 
 def test_the_client_tells_what_is_wrong(models: Path, tmp_path: Path) -> None:
