@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from samdec_export import __version__
+from samdec_export.cli_bundle import bundle_app
 from samdec_export.cli_engines import engines_command, trt_command
 from samdec_export.cli_golden import golden_command, record_command
 from samdec_export.cli_report import report_command
@@ -180,6 +181,7 @@ app.command("engines")(engines_command)
 app.command("record")(record_command)
 app.command("golden")(golden_command)
 app.command("report")(report_command)
+app.add_typer(bundle_app, name="bundle")
 
 
 @app.command()

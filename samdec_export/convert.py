@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from samdec_export.artifact import Artifact, publish
+from samdec_export.artifact import Artifact, Record, publish
 from samdec_export.errors import GraphError, NoRecordError
 from samdec_export.feeds import NamedFeeds, typed_feeds
 from samdec_export.files import staging
@@ -113,15 +113,7 @@ def convert(
             _require_all_products(draft, kept)
         products = product_shares(draft, signature)
         _require_share(draft, signature, wanted, kept, products)
-        record = replace(
-            source.record,
-            precision=wanted.precision,
-            io=wanted.io,
-            parent=source.sha256,
-            conversion=wanted.to_json(),
-            kept=dict(sorted(kept.items())),
-            signature=signature,
-        )
+        record = _record(source, wanted, kept, signature)
         with step("Checking"):
             stamp(draft, record.to_metadata())
             lint(draft, signature)
@@ -160,6 +152,18 @@ def _open(path: Path) -> Artifact:
             f"Convert the fp32 file that it was made from, sha256 {source.record.parent[:12]}...",
         )
     return source
+
+
+def _record(source: Artifact, wanted: Conversion, kept: Mapping[str, str], signature: Signature) -> Record:
+    return replace(
+        source.record,
+        precision=wanted.precision,
+        io=wanted.io,
+        parent=source.sha256,
+        conversion=wanted.to_json(),
+        kept=dict(sorted(kept.items())),
+        signature=signature,
+    )
 
 
 def _without_convolutions(source: Artifact, scratch: Path) -> Artifact:

@@ -118,7 +118,7 @@ class Signature:
                 raise ValueError(f"axis {dim.name} has two ranges: {ranges[dim.name]} and {dim}")
 
     def _every_dim(self) -> Iterator[Dim]:
-        for spec in (*self.inputs, *self.outputs):
+        for spec in self.tensors:
             for axis in (*spec.shape, *spec.extent):
                 if isinstance(axis, Scaled):
                     yield axis.dim
@@ -129,6 +129,11 @@ class Signature:
     def dims(self) -> tuple[Dim, ...]:
         """Every dynamic axis once, in order of appearance."""
         return tuple(dict.fromkeys(self._every_dim()))
+
+    @property
+    def tensors(self) -> tuple[TensorSpec, ...]:
+        """Inputs, then outputs."""
+        return (*self.inputs, *self.outputs)
 
     def in_fp16(self) -> Signature:
         """The same with embeddings, masks and scores in float16; pixels and labels stay as they are."""

@@ -13,9 +13,9 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 CONTRACTS = {
     *"__init__ artifact engine_file engine_options errors feeds files golden_file interrupts ledger log".split(),
-    *"options polygraphy_files precision runner signature terminal".split(),
+    *"options polygraphy_files precision runner serving_options signature terminal".split(),
 }
-STAGES = {"models", "export", "passes", "backends", "validation", "doctor", "benchmark", "report"}
+STAGES = {"models", "export", "passes", "backends", "validation", "doctor", "benchmark", "report", "serving"}
 ABOVE = {
     "candidates": STAGES | {"engine_index"},
     "references": STAGES,
@@ -29,19 +29,22 @@ ABOVE = {
     "config_file": {"config"},
     "run": STAGES
     | {"run", "config", "pipeline", "candidates", "gate", "convert", "engines", "engine_index", "bench", "reports"},
-    "display_run": {"report", "run"},
-    "cli_run": {"cli_shared", "config", "config_file", "display_run", "run"},
+    "bundle": STAGES | {"gate"},
     "reports": {"report"},
     "display": {"validation"},
+    "display_bundle": set[str](),
     "display_golden": set[str](),
     "display_report": {"report"},
+    "display_run": {"report", "run"},
     "cli_shared": set[str](),
+    "cli_bundle": {"cli_shared", "bundle", "display_bundle"},
     "cli_engines": {"cli_shared", "engines", "engine_index", "display"},
     "cli_golden": {"cli_shared", "golden", "display_golden"},
     "cli_report": {"cli_shared", "reports", "display_report"},
+    "cli_run": {"cli_shared", "config", "config_file", "display_run", "run"},
     "entry": set[str](),
     "cli": {
-        *"__version__ entry cli_engines cli_golden cli_report cli_run cli_shared".split(),
+        *"__version__ entry cli_bundle cli_engines cli_golden cli_report cli_run cli_shared".split(),
         *"pipeline convert audit bench display".split(),
     },
     "api": STAGES | {"bench", "convert", "engines", "gate", "golden", "pipeline"},
@@ -55,15 +58,16 @@ ALLOWED = {
     "onnx": ("export.py", "passes/", "backends/oracle_file.py"),
     "onnxslim": ("passes/simplify.py", "passes/cost.py"),
     "onnxscript": ("passes/simplify.py",),
-    "google": ("passes/describe.py",),
+    "google": ("passes/describe.py", "serving/model_config.py"),
     "onnxruntime": ("backends/ort.py", "passes/stepwise.py"),
     "tensorrt": ("backends/trt_api.py",),
     "tensorrt_rtx": ("backends/trt_api.py",),
     "polygraphy": ("backends/trt_polygraphy.py", "polygraphy_files.py"),
+    "tritonclient": ("serving/model_config.py", "serving/client.py"),
     "typer": ("cli.py", "cli_"),
     "rich": ("cli.py", "display", "log.py", "terminal.py", "validation/report.py"),
     "numpy": (
-        *"feeds.py golden_file.py polygraphy_files.py report/masks.py".split(),
+        *"feeds.py golden_file.py polygraphy_files.py report/masks.py serving/client.py".split(),
         *("backends/", "validation/", "models/sam.py", "bench"),
         *("passes/cost.py", "passes/ranges.py", "passes/convolution_products.py"),
     ),
