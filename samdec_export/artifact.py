@@ -39,7 +39,8 @@ class CheckpointRef:
     """The checkpoint that weights came from.
 
     `weights_sha256` covers the decoder's and prompt encoder's tensors alone, after renaming and upcasting: the same
-    weights give the same digest whatever file they are read from. `file` and `sha256` are None for seeded weights.
+    weights give the same digest whatever file they are read from. `file` is None for embedded weights, and `sha256`
+    too for seeded ones.
     """
 
     file: str | None

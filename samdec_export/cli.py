@@ -95,7 +95,7 @@ def onnx_command(
     from samdec_export import display, pipeline
 
     if ckpt is None and model is None:
-        log.info("No --ckpt: exporting the embedded sam_tiny with seeded weights.")
+        log.info("No --ckpt: exporting the embedded sam_toy, which was trained on drawn shapes.")
     options = GraphOptions(
         graph=graph,
         masks=masks,

@@ -131,7 +131,8 @@ def _inspection(found: Inspected) -> Iterator[str]:
     for reason, nodes in _by_reason(record.kept).items():
         yield f"  fp32: {len(nodes):>3} nodes, {reason}"
     source = record.checkpoint
-    made_of = f"{source.file}, sha256 {source.sha256}" if source.file else "embedded weights"
+    made_of = source.file or ("embedded weights" if source.sha256 else "none")
+    made_of += f", sha256 {source.sha256}" if source.sha256 else ""
     yield f"Model: {record.model}, {record.precision}, graph {record.graph}, masks {record.masks}"
     yield f"Checkpoint: {made_of} ({source.layout})"
     yield f"Decoder weights: sha256 {source.weights_sha256}"
@@ -206,7 +207,7 @@ def models(specs: Iterable[ModelSpec]) -> None:
             spec.title,
             str(size.embed_dim),
             f"{size.grid}x{size.grid}",
-            "yes" if spec.encoder else "no",
+            "yes" if spec.needs_checkpoint else "no",
         )
     _console().print(table)
 

@@ -91,8 +91,8 @@ def export(
     """Export a checkpoint's decoder as a simplified ONNX file with a sidecar, and validate it.
 
     Args:
-        checkpoint: A checkpoint file or Hugging Face folder; None for the embedded `sam_tiny`.
-        model: The model's name, for a checkpoint that does not tell.
+        checkpoint: A checkpoint file or Hugging Face folder; None for a model that needs none.
+        model: The model's name, for a checkpoint that does not tell; without a checkpoint `sam_toy` by default.
         options: Which graph.
         opset: ONNX opset, 17 to 20.
         out: The folder to write to.

@@ -57,7 +57,7 @@ def prompts() -> dict[str, Any]:
 def segment_anything() -> dict[str, Any]:
     """segment-anything's MaskDecoder, PromptEncoder and ONNX wrapper, in eager mode."""
     prompt_encoder, mask_decoder = upstream.build_tiny()
-    weights = load_model(None).decoder.state_dict()
+    weights = load_model(None, "sam_tiny").decoder.state_dict()
     parts = torch.nn.ModuleDict({"prompt_encoder": prompt_encoder, "mask_decoder": mask_decoder})
     parts.load_state_dict(weights, strict=True)
     inputs = prompts()

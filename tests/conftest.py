@@ -52,7 +52,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 @pytest.fixture(scope="session")
 def tiny() -> LoadedModel:
-    return load_model(None)
+    return load_model(None, "sam_tiny")
 
 
 @pytest.fixture(scope="session")
@@ -72,7 +72,7 @@ def export(tmp_path_factory: pytest.TempPathFactory) -> Export:
     @functools.cache
     def cached(opset: int = 20, **options: Any) -> pipeline.Exported:
         out = tmp_path_factory.mktemp("export")
-        return pipeline.export(None, options=GraphOptions(**options), opset=opset, out=out, sweep=None)
+        return pipeline.export(None, "sam_tiny", options=GraphOptions(**options), opset=opset, out=out, sweep=None)
 
     return cached
 

@@ -46,7 +46,19 @@ def is_one_clear_line(text: str) -> bool:
 
 
 def test_ranges_are_the_users(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    words = ("onnx", "--graph", "prompts", "--range", "prompts=1:2:5", "--range", "points=2:3:4", "--out", tmp_path)
+    words = (
+        "onnx",
+        "--model",
+        "sam_tiny",
+        "--graph",
+        "prompts",
+        "--range",
+        "prompts=1:2:5",
+        "--range",
+        "points=2:3:4",
+        "--out",
+        tmp_path,
+    )
     assert call(capsys, *words, "--no-validate")[0] == 0
     code, out, _ = call(capsys, "validate", tmp_path / "sam_tiny.prompts.onnx", "--json", "-")
     cases = [case["case"] for case in json.loads(out)["comparisons"][0]["cases"]]
@@ -68,7 +80,7 @@ def test_ranges_are_the_users(capsys: pytest.CaptureFixture[str], tmp_path: Path
 )
 def test_wrong_ranges(capsys: pytest.CaptureFixture[str], tmp_path: Path, ranges: list[str], message: str) -> None:
     words = [word for text in ranges for word in ("--range", text)]
-    code, _, err = call(capsys, "onnx", "--graph", "prompts", *words, "--out", tmp_path)
+    code, _, err = call(capsys, "onnx", "--model", "sam_tiny", "--graph", "prompts", *words, "--out", tmp_path)
     assert (code, is_one_clear_line(err)) == (2, True)
     assert message in err
     assert not list(tmp_path.iterdir())
@@ -76,7 +88,7 @@ def test_wrong_ranges(capsys: pytest.CaptureFixture[str], tmp_path: Path, ranges
 
 @pytest.fixture
 def checkpoint(tmp_path: Path) -> Path:
-    torch.save(load_model(None).decoder.state_dict(), tmp_path / "tiny.pt")
+    torch.save(load_model(None, "sam_tiny").decoder.state_dict(), tmp_path / "tiny.pt")
     return tmp_path / "tiny.pt"
 
 
@@ -145,7 +157,7 @@ def test_inspect_tells_inputs_axes_and_provenance(export: Export, capsys: pytest
 
 def test_models_and_doctor(capsys: pytest.CaptureFixture[str]) -> None:
     rows = json.loads(call(capsys, "models", "--json")[1])
-    assert [row["name"] for row in rows] == ["sam_b", "sam_l", "sam_h", "mobile_sam", "sam_tiny"]
+    assert [row["name"] for row in rows] == ["sam_b", "sam_l", "sam_h", "mobile_sam", "sam_toy", "sam_tiny"]
     code, out, _ = call(capsys, "models")
     assert code == 0
     assert "vit_b" in out
@@ -202,7 +214,7 @@ def test_an_unwritable_folder_is_told_at_once(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "file").touch()
-    code, _, err = call(capsys, "onnx", "--out", out)
+    code, _, err = call(capsys, "onnx", "--model", "sam_tiny", "--out", out)
     assert code == 2
     assert is_one_clear_line(err)
     assert "Cannot write to" in err
@@ -265,7 +277,7 @@ def limit_file_size() -> None:
 
 
 def test_a_failed_write_leaves_nothing(tmp_path: Path) -> None:
-    done = run("-q", "onnx", "--out", tmp_path / "out", preexec_fn=limit_file_size)
+    done = run("-q", "onnx", "--model", "sam_tiny", "--out", tmp_path / "out", preexec_fn=limit_file_size)
     assert done.returncode == 4
     assert is_one_clear_line(done.stderr)
     assert not (tmp_path / "out").exists()
@@ -277,7 +289,10 @@ def test_an_interrupted_export_leaves_the_old_file(tmp_path: Path, kind: signal.
     out.mkdir()
     (out / "sam_tiny.decoder.onnx").write_text("old")
     process = subprocess.Popen(
-        [*COMMAND, "onnx", "--out", str(out)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [*COMMAND, "onnx", "--model", "sam_tiny", "--out", str(out)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     )
     wait_for(lambda: any(path.name.startswith(".samdec-") for path in out.iterdir()))
     time.sleep(delay)

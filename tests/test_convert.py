@@ -47,7 +47,7 @@ def planted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     The square of that LayerNorm2d's input leaves fp16; one over the root of infinity is zero, and nothing is NaN.
     """
     folder = tmp_path_factory.mktemp("planted")
-    weights = load_model(None).decoder.state_dict()
+    weights = load_model(None, "sam_tiny").decoder.state_dict()
     for name in ("weight", "bias"):
         weights[f"mask_decoder.output_upscaling.0.{name}"] *= 1e3
     torch.save(weights, folder / "planted.pt")
@@ -342,7 +342,7 @@ def test_the_command_shows_what_it_did(export: Export, tmp_path: Path, capsys: p
 
 
 def test_export_and_conversion_in_one_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    code, out, err = call(capsys, "onnx", "--fp16", "--no-validate", "--out", tmp_path, "--json")
+    code, out, err = call(capsys, "onnx", "--model", "sam_tiny", "--fp16", "--no-validate", "--out", tmp_path, "--json")
     assert code == 0, err
     report = json.loads(out)
     assert report["converted"]["artifact"]["parent"] == report["artifact"]["sha256"]

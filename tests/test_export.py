@@ -70,7 +70,7 @@ def test_every_variant_equals_eager_on_the_whole_sweep(export: Export, options: 
 
 def test_two_exports_are_byte_identical(export: Export, tmp_path: Path) -> None:
     first = export().artifact
-    second = pipeline.export(None, out=tmp_path, sweep=None).artifact
+    second = pipeline.export(None, "sam_tiny", out=tmp_path, sweep=None).artifact
     assert first.path != second.path
     assert first.path.read_bytes() == second.path.read_bytes()
     assert first.sidecar.read_bytes() == second.sidecar.read_bytes()

@@ -52,7 +52,7 @@ def test_feeds_follow_from_seed_and_case(tiny: LoadedModel) -> None:
     assert one.name != other.name
 
 
-SIGNATURE = signature_of(load_model(None))
+SIGNATURE = signature_of(load_model(None, "sam_tiny"))
 
 
 @settings(max_examples=50, deadline=None)

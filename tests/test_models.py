@@ -79,7 +79,7 @@ def test_without_masks_the_prompts_graph_is_the_one_with_flags_off(tiny: LoadedM
 
 
 PROMPT_ENCODER = upstream.build_tiny()[0]
-OURS = load_model(None).decoder.prompt_encoder
+OURS = load_model(None, "sam_tiny").decoder.prompt_encoder
 PROMPT_ENCODER.load_state_dict(OURS.state_dict(), strict=True)
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -18,7 +18,7 @@ from samdec_export.errors import CheckpointError
 from samdec_export.files import sha256
 from samdec_export.log import step
 from samdec_export.models.layouts import find_layout, nearest_family
-from samdec_export.models.registry import MODELS, ModelSpec, find_model
+from samdec_export.models.registry import EMBEDDED, MODELS, ModelSpec, find_model
 from samdec_export.models.sam import SamDecoder, seed_weights
 from samdec_export.models.tensor_files import TensorFile, open_tensors
 
@@ -48,33 +48,24 @@ class LoadedModel:
 
 
 def load_model(checkpoint: Path | None, name: str | None = None) -> LoadedModel:
-    """Load a decoder from a checkpoint, or make the embedded one.
+    """Load a decoder from a checkpoint, or one whose weights are embedded or seeded.
 
     Args:
-        checkpoint: A file or a Hugging Face folder; None for a model with seeded weights.
-        name: The model's name or alias, for a checkpoint that does not tell (one without its image encoder).
+        checkpoint: A file or a Hugging Face folder; None for a model that needs none, by default the embedded one.
+        name: The model's name or alias; beside a checkpoint, for one that does not tell (without its image encoder).
 
     Raises:
         CheckpointError: It cannot be read, is not a known model, or does not hold what the model needs.
         UsageError: There is no model of that name.
     """
     wanted = find_model(name) if name is not None else None
-    if checkpoint is None:
-        return _seeded(wanted or MODELS["sam_tiny"])
-    with step(f"Reading {checkpoint.name}"):
-        source = _Source.read(checkpoint)
-        spec = _recognise(source, wanted)
-        decoder = _build(spec, _collect(source, spec))
-    with step(f"Hashing {source.path.name}"):
-        digest = _file_digest(source)
-    return LoadedModel(
-        spec=spec,
-        grid=_grid(source, spec),
-        decoder=decoder,
-        checkpoint=CheckpointRef(
-            file=source.path.name, sha256=digest, layout=source.layout, weights_sha256=_weights_digest(decoder)
-        ),
-    )
+    if checkpoint is not None:
+        return _read(checkpoint, wanted)
+    spec = wanted or MODELS[EMBEDDED]
+    if spec.needs_checkpoint:
+        free = " and ".join(spec.name for spec in MODELS.values() if not spec.needs_checkpoint)
+        raise CheckpointError(f"{spec.name} needs a checkpoint.", f"Name its file with --ckpt; {free} need none.")
+    return _embedded(spec, spec.weights) if spec.weights else _seeded(spec)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,11 +99,30 @@ def _expected(spec: ModelSpec) -> dict[str, Tensor]:
         return dict(SamDecoder(spec.architecture).state_dict())
 
 
+def _read(checkpoint: Path, wanted: ModelSpec | None) -> LoadedModel:
+    with step(f"Reading {checkpoint.name}"):
+        source = _Source.read(checkpoint)
+        spec = _recognise(source, wanted)
+        decoder = _build(spec, _collect(source, spec))
+    with step(f"Hashing {source.path.name}"):
+        digest = _file_digest(source)
+    return LoadedModel(
+        spec=spec,
+        grid=_grid(source, spec),
+        decoder=decoder,
+        checkpoint=CheckpointRef(
+            file=source.path.name, sha256=digest, layout=source.layout, weights_sha256=_weights_digest(decoder)
+        ),
+    )
+
+
+def _embedded(spec: ModelSpec, weights: str) -> LoadedModel:
+    """From this package's own file, which nobody has to name again: the reference keeps its digest alone."""
+    loaded = _read(Path(__file__).with_name(weights), spec)
+    return replace(loaded, checkpoint=replace(loaded.checkpoint, file=None))
+
+
 def _seeded(spec: ModelSpec) -> LoadedModel:
-    if spec.encoder is not None:
-        raise CheckpointError(
-            f"{spec.name} needs a checkpoint.", "Name its file with --ckpt; sam_tiny is the model that needs none."
-        )
     decoder = SamDecoder(spec.architecture)
     with torch.no_grad():
         seed_weights(decoder, SEED)

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from samdec_export.errors import UsageError
 
-__all__ = ["MODELS", "Architecture", "Encoder", "ModelSpec", "find_model"]
+__all__ = ["EMBEDDED", "MODELS", "Architecture", "Encoder", "ModelSpec", "find_model"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,13 +40,23 @@ class Encoder:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelSpec:
-    """A row of MODELS. Without an `encoder` the weights are seeded and no checkpoint is needed."""
+    """A row of MODELS.
+
+    `weights` is a file beside this one, for a model that is embedded. Without an `encoder` the weights are seeded.
+    Otherwise a checkpoint is needed.
+    """
 
     name: str
     alias: str | None = None
     title: str
     architecture: Architecture
     encoder: Encoder | None = None
+    weights: str | None = None
+
+    @property
+    def needs_checkpoint(self) -> bool:
+        """Whether neither embedded nor seeded weights stand in for one."""
+        return self.encoder is not None and self.weights is None
 
     def to_json(self) -> dict[str, Any]:
         """The row as JSON."""
@@ -54,13 +64,14 @@ class ModelSpec:
             "name": self.name,
             "alias": self.alias,
             "title": self.title,
-            "needs_checkpoint": self.encoder is not None,
+            "needs_checkpoint": self.needs_checkpoint,
             "architecture": asdict(self.architecture),
         }
 
 
 SAM: Final = Architecture()
 TINY: Final = Architecture(embed_dim=32, grid=8, num_heads=4, mlp_dim=64, iou_head_hidden_dim=32)
+TOY: Final = Architecture(embed_dim=64, grid=16, num_heads=4, mlp_dim=128, iou_head_hidden_dim=64)
 VIT_PATCHES: Final = "image_encoder.patch_embed.proj.weight"
 TINY_VIT_STEM: Final = "image_encoder.patch_embed.seq.0.c.weight"
 
@@ -95,9 +106,19 @@ MODELS: Final[dict[str, ModelSpec]] = {
             architecture=SAM,
             encoder=Encoder(TINY_VIT_STEM, (32, 3, 3, 3)),
         ),
+        ModelSpec(
+            name="sam_toy",
+            title="64 channels, 16x16 grid, trained on drawn shapes: embedded",
+            architecture=TOY,
+            encoder=Encoder(VIT_PATCHES, (32, 3, 4, 4)),
+            weights="sam_toy.safetensors",
+        ),
         ModelSpec(name="sam_tiny", title="32 channels, 8x8 grid, seeded weights: needs no file", architecture=TINY),
     )
 }
+
+EMBEDDED: Final = "sam_toy"
+"""The model that stands in where neither a checkpoint nor a model is named."""
 
 
 def find_model(name: str) -> ModelSpec:

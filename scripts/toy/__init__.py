@@ -1,0 +1,1 @@
+"""The toy model's pictures, prompts and network: what its training, its test and the demo share."""
