@@ -19,7 +19,11 @@ from samdec_export.models.checkpoint import LoadedModel, load_model
 from samdec_export.models.registry import MODELS
 from samdec_export.models.sam import SamDecoder, seed_weights
 
-ENCODERS = {name: {spec.encoder.key: torch.zeros(spec.encoder.shape)} for name, spec in MODELS.items() if spec.encoder}
+ENCODERS = {
+    name: {spec.encoder.key: torch.zeros(spec.encoder.shape)}
+    for name, spec in MODELS.items()
+    if spec.encoder and spec.needs_checkpoint
+}
 
 
 def state(model: LoadedModel) -> dict[str, Tensor]:

@@ -77,6 +77,12 @@ def test_the_embedded_file_is_recognised_like_any_checkpoint(toy: LoadedModel) -
     assert named.checkpoint == replace(toy.checkpoint, file=WEIGHTS.name)
 
 
+def test_an_exported_file_records_the_embedded_weights(toy: LoadedModel, exported: Path) -> None:
+    record = pipeline.inspect(exported).record
+    assert record is not None
+    assert (record.model, record.checkpoint) == ("sam_toy", toy.checkpoint)
+
+
 @pytest.mark.parametrize("kind", FLOORS)
 def test_exported_masks_fit_the_drawn_objects(exported: Path, embeddings: Array, kind: str) -> None:
     found = score(decode_with(OrtRunner(exported)), PICTURES, embeddings, kind)
