@@ -270,14 +270,14 @@ def foreign(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Exported]:
     for name in ("weight", "bias"):
         weights[f"mask_decoder.output_upscaling.0.{name}"] *= 1e3
     torch.save(weights, folder / "foreign.pt")
-    return folder / "foreign.pt", pipeline.export(folder / "foreign.pt", out=folder, sweep=None)
+    return folder / "foreign.pt", pipeline.export(folder / "foreign.pt", "sam_tiny", out=folder, sweep=None)
 
 
 def test_the_gate_stops_an_fp16_overflow(
     foreign: tuple[Path, Exported], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = ("run", "--ckpt", foreign[0], "--engines", "none", "--set", "bench.enabled=false", "--out", tmp_path)
-    options = ("--set", "arrangement=reference", "--precisions", "fp16")
+    words = ("run", "--ckpt", foreign[0], "--model", "sam_tiny", "--engines", "none", "--out", tmp_path)
+    options = ("--set", "arrangement=reference", "--precisions", "fp16", "--set", "bench.enabled=false")
     code, _, err = call(capsys, *words, *options, "--set", "convert.protect=false")
     assert (code, is_one_clear_line(err)) == (7, True)
     assert "gate.fp16." in sentences(tmp_path)
