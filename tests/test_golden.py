@@ -308,7 +308,7 @@ def test_options_without_effect_are_refused(export: Export, recorded: Path, opti
 
 
 def test_weights_of_another_model_are_not_recorded(export: Export, tmp_path: Path) -> None:
-    state = load_model(None).decoder.state_dict()
+    state = load_model(None, "sam_tiny").decoder.state_dict()
     torch.save({name: tensor * 1.5 for name, tensor in state.items()}, tmp_path / "other.pt")
     with pytest.raises(ValidationError, match=r"Nothing was recorded: the weights of other\.pt are not those"):
         golden.record(export().artifact.path, tmp_path / "other.pt", out=tmp_path / "g.npz")

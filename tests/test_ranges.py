@@ -50,9 +50,9 @@ def square(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def planted(export: Export, tmp_path: Path) -> Path:
-    """sam_tiny with the first weight of its upscaling a thousand times as large."""
+    """sam_tiny with the first weight of its upscaling a thousand times as large: that of one row of pixels."""
     model = onnx.load(export().artifact.path)
-    (weight,) = (item for item in model.graph.initializer if item.name == "decode.upscaling.first")
+    (weight,) = (item for item in model.graph.initializer if item.name == "decode.upscaling.first.0")
     weight.CopyFrom(numpy_helper.from_array(1000 * numpy_helper.to_array(weight), weight.name))
     onnx.save(model, tmp_path / "planted.onnx")
     return tmp_path / "planted.onnx"
@@ -113,8 +113,10 @@ def test_the_squares_of_a_layer_normalisation(tmp_path: Path) -> None:
 
 def test_the_planted_overflow_is_named(export: Export, planted: Path) -> None:
     model = onnx.load(planted)
-    (name,) = (node.name for node in model.graph.node if "decode.upscaling.norm.weight" in node.input)
+    norms = [node.name for node in model.graph.node if "decode.upscaling.norm.weight" in node.input]
+    assert len(norms) == 2, "a norm for each row of pixels"
     found = audit(planted)
+    (name,) = {item.node for item in found.overflowing_squares} & {*norms}
     assert [item.node for item in found.overflowing_squares] == [name]
     assert found.worst(1)[0].node == name
     assert found.largest_square == found.worst(1)[0]

@@ -39,7 +39,7 @@ class Weights:
             from samdec_export.models.checkpoint import load_model
 
         loaded = load_model(self.checkpoint, self.model)
-        if loaded.checkpoint.sha256 != self.digest:
+        if self.checkpoint is not None and loaded.checkpoint.sha256 != self.digest:
             raise CheckpointError(
                 f"{self.checkpoint} is not the file that it was: its SHA-256 changed, its size and time did not.",
                 "Run again with --rehash, when nothing writes to it any more.",
