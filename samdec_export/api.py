@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from samdec_export.engine_options import BuildOptions
 from samdec_export.errors import SamdecError, UsageError, ValidationError
-from samdec_export.options import DEFAULT_OPSET, Conversion, GraphOptions, SweepName
+from samdec_export.options import DEFAULT_OPSET, Conversion, GraphOptions, Provider, SweepName
 from samdec_export.precision import LowPrecision
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def export(
     """Export a checkpoint's decoder as simplified ONNX, and compare it with eager PyTorch.
 
     Args:
-        checkpoint: A checkpoint file or Hugging Face folder; None for the embedded `sam_tiny`.
+        checkpoint: A checkpoint file or Hugging Face folder; None for the embedded `sam_toy`.
         model: The model's name, for a checkpoint that does not tell.
         options: Which graph, with which axes and masks.
         opset: ONNX opset, 17 to 20.
@@ -140,6 +140,7 @@ def validate(
     case: str | None = None,
     seed: int | None = None,
     sweep: SweepName | None = None,
+    provider: Provider | None = None,
 ) -> Validated:
     """Compare a file with eager PyTorch, or with its answers in a golden, which needs no torch.
 
@@ -152,6 +153,7 @@ def validate(
         case: The only case to run, by name.
         seed: What the inputs follow from; None for 0, or the golden's.
         sweep: How wide to go; None for `full`, or the golden's.
+        provider: Where ONNX Runtime runs it; None for the CPU.
 
     Raises:
         ValidationError: The golden is of another contract. `require()` of the result raises it where something differs.
@@ -168,6 +170,7 @@ def validate(
         case=case,
         seed=seed,
         sweep=sweep,
+        provider=provider,
     )
 
 

@@ -236,11 +236,11 @@ def _open_compiled(subject: Subject, checkpoint: Path | None, threads: int) -> R
 
 
 def _module(subject: Subject, checkpoint: Path | None) -> ExportGraph:
-    from samdec_export.models.checkpoint import load_model
+    from samdec_export.gate import load_for
     from samdec_export.models.graphs import build_graph
 
     record = subject.artifact.record
-    return build_graph(load_model(checkpoint, record.model).decoder, record.grid, record.options)
+    return build_graph(load_for(subject.artifact, checkpoint).decoder, record.grid, record.options)
 
 
 OPENERS: Final[dict[BenchRunner, Callable[[Subject, Path | None, int], Runner]]] = {

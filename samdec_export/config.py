@@ -18,6 +18,7 @@ from samdec_export.engine_options import RTX_TARGETS, BuildOptions, EngineName
 from samdec_export.errors import UsageError
 from samdec_export.models.registry import MODELS, find_model
 from samdec_export.options import (
+    DEFAULT_MARGIN,
     DEFAULT_OPSET,
     OPSETS,
     ArrangementName,
@@ -96,10 +97,12 @@ class ConvertConfig(Section):
     """Patterns of nodes or operators that stay in fp32, such as Softmax."""
     max_flips: Annotated[float, Field(ge=0, lt=1)] | None = None
     """Share of mask pixels that may flip; more nodes are kept in fp32 until it is met."""
-    margin: Annotated[float, Field(ge=1, allow_inf_nan=False)] = 4.0
+    margin: Annotated[float, Field(ge=1, allow_inf_nan=False)] = DEFAULT_MARGIN
     """How many times below the largest number a measured tensor must stay, or its node is kept in fp32."""
     protect: bool = True
     """Keep in fp32 what the rules and the measured ranges call for; without it only keep_fp32 is kept."""
+    all_products: bool = False
+    """Keep no matrix product in fp32, as engines for sm75 need."""
 
     def options(self, precision: LowPrecision) -> Conversion:
         """The same for the stage."""
@@ -110,6 +113,7 @@ class ConvertConfig(Section):
             max_flips=self.max_flips,
             margin=self.margin,
             protect=self.protect,
+            all_products=self.all_products,
         )
 
 
@@ -117,7 +121,8 @@ class EngineConfig(Section):
     """Which engines are built, and how."""
 
     build: Literal["auto"] | Annotated[tuple[EngineName, ...], AfterValidator(_each_once)] = "auto"
-    """auto: whatever is installed and can build here. A list: these, and an error where one cannot. []: none."""
+    """auto: what is installed and can build here, TensorRT before TensorRT-RTX. A list: these, and an error where one
+    cannot; a process judges engines of one kind only. []: none."""
     precisions: Annotated[tuple[Precision, ...], AfterValidator(_each_once)] | None = None
     """Precisions to build in, among those of the run; all of them where this is left out."""
     profiles: tuple[dict[str, AxisRange], ...] = ()
@@ -170,7 +175,7 @@ class ParityConfig(Section):
 
 
 class BenchConfig(Section):
-    """What is timed: every combination of images, prompts and points, in ONNX Runtime on the CPU."""
+    """What is timed: combinations of images, prompts and points; files in ONNX Runtime on the CPU, engines on the GPU."""
 
     enabled: bool = True
     """Time the files."""
@@ -287,6 +292,11 @@ class RunConfig(Section):
             raise ValueError("precisions is empty: there would be nothing to deliver.")
         if stray := {*(self.engines.precisions or ())} - {*self.precisions}:
             raise ValueError(f"engines.precisions has {', '.join(sorted(stray))}, which precisions has not.")
+        built = {*(self.engines.precisions or self.precisions)}
+        if "sm75" in self.engines.targets and not (built == {"fp16"} and self.convert.all_products):
+            raise ValueError(
+                "engines.targets has sm75, which needs engines.precisions [fp16] and convert.all_products."
+            )
         if self.gate.latency and not self.bench.enabled:
             raise ValueError("gate.latency needs the benchmark, and bench.enabled is false.")
         return self

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from samdec_export.artifact import Artifact
+from samdec_export.candidates import open_artifact
 from samdec_export.convert import convert
 from samdec_export.errors import EngineError, UsageError
-from samdec_export.gate import open_artifact
+from samdec_export.gate import validate
 from samdec_export.log import log
 from samdec_export.options import Conversion
 from samdec_export.precision import LowPrecision
@@ -47,15 +48,15 @@ def typed_for(
         )
     wanted = Conversion(precision=precision, all_products=TURING in targets)
     if wanted.all_products:
-        log.info("For sm75 the head that predicts IoUs is %s too: docs/numerics.md says what that costs.", precision)
-    if earlier := _converted_earlier(source, wanted):
-        return earlier
-    done = convert(source.path, wanted, checkpoint, sweep="quick" if checkpoint is not None else None)
-    if done.validated:
-        done.validated.require()
+        log.info("For sm75 no product stays in fp32: docs/numerics.md says what that costs.")
+    can_validate = checkpoint is not None or source.record.checkpoint.file is None
+    earlier = _converted_earlier(source, wanted)
+    typed = earlier or convert(source.path, wanted, sweep=None).artifact
+    if can_validate:
+        validate(typed.path, checkpoint, sweep="quick").require()
     else:
-        log.info("Converted to %s without validation; --ckpt validates it.", done.artifact.path)
-    return done.artifact
+        log.info("%s is taken without validation; --ckpt validates it.", typed.path)
+    return typed
 
 
 def check_turing(typed: Artifact, targets: Sequence[str]) -> None:

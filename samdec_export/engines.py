@@ -76,7 +76,8 @@ def build(
         UsageError: There is no one export, or an option does not go with the engine or the graph.
         EngineError: TensorRT would refuse or refuses the graph, or its precision is not what was asked for.
         DependencyError: No engine can build here.
-        CheckpointError, GraphError, ValidationError: As the stages say. Nothing is left in `out`.
+        CheckpointError, GraphError, ValidationError: As the stages say. No engine is left in `out`; a conversion that
+            failed its validation stays, and fails again.
     """
     with interrupts.deferred():
         from samdec_export.backends.machine import look
@@ -178,7 +179,7 @@ def _objections(
         yield (
             bool(wanted.targets),
             "TensorRT builds for the GPU that it runs on: it has no --targets.",
-            "Leave it out, or add --hardware-compat or --engine rtx.",
+            "Leave it out, or build with --engine rtx.",
         )
         return
     yield (

@@ -210,10 +210,10 @@ class FileHashes:
 
 @cache
 def code_hash() -> str:
-    """Over the source of this package: another version of a stage is another stage."""
+    """Over every file of this package: another version of a stage is another stage."""
     root = Path(__file__).parent
     digest = hashlib.sha256()
-    for path in sorted([*root.rglob("*.py"), *root.rglob("*.safetensors")]):
+    for path in sorted(path for path in root.rglob("*") if path.is_file() and path.suffix != ".pyc"):
         digest.update(f"{path.relative_to(root).as_posix()}\n".encode())
         digest.update(path.read_bytes())
     return digest.hexdigest()

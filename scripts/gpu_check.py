@@ -83,7 +83,8 @@ def _export(model: str, out: Path) -> Iterator[Step]:
     for graph in GRAPHS:
         name, file = f"{model} {graph}", out / f"{model}.{graph}.onnx"
         needs = () if model == "sam_tiny" else (f"{model} checkpoint",)
-        words = ("onnx", *source, "--graph", graph, "--out", str(out), "--json")
+        named = source or ("--model", model)
+        words = ("onnx", *named, "--graph", graph, "--out", str(out), "--json")
         yield Step(name=name, words=(*COMMAND, *words), needs=needs)
         check = ("validate", str(file), *source[:2], "--provider", "cuda", "--sweep", "quick", "--json", "-")
         yield Step(name=f"{name} ort-cuda validate", words=(*COMMAND, *check), needs=(name,))

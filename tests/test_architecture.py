@@ -21,7 +21,7 @@ ABOVE = {
     "references": STAGES,
     **dict.fromkeys(("gate", "pipeline"), STAGES | {"candidates", "gate", "references"}),
     "golden": STAGES | {"gate", "references"},
-    **dict.fromkeys(("bench", "bench_plot", "bench_worker"), STAGES | {"candidates", "bench", "bench_plot"}),
+    **dict.fromkeys(("bench", "bench_plot", "bench_worker"), STAGES | {"candidates", "gate", "bench", "bench_plot"}),
     **dict.fromkeys(("audit", "ranges_plot", "convert"), STAGES | {"gate", "audit", "ranges_plot"}),
     **dict.fromkeys(("engine_source", "engine_index"), STAGES | {"gate", "convert"}),
     "engines": STAGES | {"gate", "engine_source"},

@@ -17,6 +17,7 @@ from samdec_export.artifact import CheckpointRef
 from samdec_export.errors import CheckpointError
 from samdec_export.files import sha256
 from samdec_export.log import step
+from samdec_export.models.checkpoint_path import checkpoint_digest
 from samdec_export.models.layouts import find_layout, nearest_family
 from samdec_export.models.registry import EMBEDDED, MODELS, ModelSpec, find_model
 from samdec_export.models.sam import SamDecoder, seed_weights
@@ -105,7 +106,7 @@ def _read(checkpoint: Path, wanted: ModelSpec | None) -> LoadedModel:
         spec = _recognise(source, wanted)
         decoder = _build(spec, _collect(source, spec))
     with step(f"Hashing {source.path.name}"):
-        digest = _file_digest(source)
+        digest = checkpoint_digest(source.path, sha256)
     return LoadedModel(
         spec=spec,
         grid=_grid(source, spec),
@@ -238,14 +239,6 @@ def _build(spec: ModelSpec, state: dict[str, Tensor]) -> SamDecoder:
         decoder = SamDecoder(spec.architecture)
     decoder.load_state_dict(state, strict=True, assign=True)
     return decoder.eval().requires_grad_(False)
-
-
-def _file_digest(source: _Source) -> str:
-    """The file's SHA-256; of shards that of the list which `sha256sum <index> <shards>` prints."""
-    if not source.shards:
-        return sha256(source.path)
-    lines = (f"{sha256(path)}  {path.name}\n" for path in (source.path, *source.shards))
-    return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 def _weights_digest(decoder: SamDecoder) -> str:

@@ -5,7 +5,6 @@ Nothing in a file is run: PyTorch's unpickler is restricted to tensors. The kind
 
 from __future__ import annotations
 
-import json
 import pickle
 import warnings
 import zipfile
@@ -20,7 +19,7 @@ import torch
 from torch import Tensor
 
 from samdec_export.errors import CheckpointError
-from samdec_export.models.checkpoint_path import INDEX, resolve_checkpoint
+from samdec_export.models.checkpoint_path import resolve_checkpoint, shards_of
 
 __all__ = ["TensorFile", "open_tensors"]
 
@@ -57,7 +56,8 @@ def open_tensors(path: Path) -> TensorFile:
         raise CheckpointError(
             f"{path} cannot be read: {error.strerror}.", "Check the path given with --ckpt."
         ) from error
-    return _open_shards(file) if file.name.endswith(INDEX) else TensorFile(file, _read(file))
+    shards = shards_of(file)
+    return _open_shards(file, shards) if shards else TensorFile(file, _read(file))
 
 
 def _read(file: Path) -> Mapping[str, Tensor]:
@@ -75,19 +75,7 @@ def _read(file: Path) -> Mapping[str, Tensor]:
     return _unwrap(file, _load_safetensors(file) if head[8:9] == b"{" else _load_torch(file, head))
 
 
-def _open_shards(index: Path) -> TensorFile:
-    """Every tensor of the files that an index names; they are beside it, whatever path it gives them."""
-    try:
-        names = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
-        shards = tuple(index.with_name(Path(name).name) for name in sorted({*names}))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise CheckpointError(f"{index} is no index of shards, or is damaged.", "Fetch or save it again.") from error
-    missing = [shard.name for shard in shards if not shard.is_file()]
-    if missing or not shards:
-        raise CheckpointError(
-            f"{index} names {len(shards)} files, and {len(missing)} are not beside it: {', '.join(missing[:3])}.",
-            "Fetch or save the whole folder again.",
-        )
+def _open_shards(index: Path, shards: tuple[Path, ...]) -> TensorFile:
     return TensorFile(index, {name: tensor for shard in shards for name, tensor in _read(shard).items()}, shards)
 
 

@@ -68,10 +68,8 @@ def run(config: RunConfig, command: str, *, rehash: bool = False) -> Ran:
     """
     baseline = read_baseline(config)
     hash_of(config.parity.feeds, "parity.feeds")  # a wrong name is known before the work
-    with open_ledger(config.out) as ledger:
-        job = Job.of(config, FileHashes(ledger.folder, again=rehash))
-        with _no_report_of_a_failure(config.out):
-            return _run(job, ledger, baseline, command)
+    with open_ledger(config.out) as ledger, _no_report_of_a_failure(config.out):
+        return _run(Job.of(config, FileHashes(ledger.folder, again=rehash)), ledger, baseline, command)
 
 
 @contextmanager
@@ -140,7 +138,7 @@ def _wanted_engines(job: Job) -> tuple[tuple[EngineName, ...], tuple[str, ...]]:
     if job.config.graph == "meta":
         return (), ("No engine was built: TensorRT takes no sizes that follow from floats, as those of meta do.",)
     obstacles = {engine: job.machine.obstacle(engine) for engine in ENGINES}
-    able = tuple(engine for engine, obstacle in obstacles.items() if not obstacle)
+    able = tuple(engine for engine, obstacle in obstacles.items() if not obstacle)[:1]
     return able, () if able else (f"No engine was built: {'; '.join(obstacles.values())}.",)
 
 

@@ -14,7 +14,7 @@ from samdec_export.config import RunConfig
 from samdec_export.errors import CheckpointError, UsageError
 from samdec_export.files import sha256
 from samdec_export.ledger import FileHashes, code_hash
-from samdec_export.models.checkpoint_path import resolve_checkpoint
+from samdec_export.models.checkpoint_path import checkpoint_digest, resolve_checkpoint
 
 if TYPE_CHECKING:
     from samdec_export.models.checkpoint import LoadedModel
@@ -73,7 +73,7 @@ class Job:
         checkpoint, digest = config.checkpoint, None
         try:
             if checkpoint:
-                digest = hashes.of(resolve_checkpoint(checkpoint))
+                digest = checkpoint_digest(resolve_checkpoint(checkpoint), hashes.of)
         except OSError as error:
             raise CheckpointError(
                 f"{checkpoint} cannot be read: {error.strerror}.", "Check the path given with --ckpt."
