@@ -175,7 +175,7 @@ class ParityConfig(Section):
 
 
 class BenchConfig(Section):
-    """What is timed: combinations of images, prompts and points; files in ONNX Runtime on the CPU, engines on the GPU."""
+    """What is timed: every combination of sizes; files in ONNX Runtime on the CPU, engines on the GPU here."""
 
     enabled: bool = True
     """Time the files."""
