@@ -78,7 +78,7 @@ def _names(text: str) -> list[str] | str:
 @config_app.command("schema")
 def schema_command() -> None:
     """Print the JSON Schema of a config, for editors."""
-    from samdec_export.config import schema_text
+    from samdec_export.config_file import schema_text
 
     print(schema_text(), end="")
 

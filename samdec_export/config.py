@@ -6,7 +6,6 @@ docstring is its description in the JSON Schema.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -32,9 +31,8 @@ from samdec_export.precision import LowPrecision, Precision
 from samdec_export.signature import Dim
 from samdec_export.validation.tolerances import TOLERANCES, Tolerance
 
-__all__ = ["THRESHOLDS", "EngineConfig", "Gate", "Latency", "RunConfig", "Thresholds", "schema_text"]
+__all__ = ["THRESHOLDS", "EngineConfig", "Gate", "Latency", "RunConfig", "Thresholds"]
 
-SCHEMA_DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
 
 THRESHOLDS: Final[dict[str, str]] = {
     "iou": "iou",
@@ -326,9 +324,3 @@ class RunConfig(Section):
 
 def _dims(ranges: Mapping[str, tuple[int, int, int]]) -> tuple[Dim, ...]:
     return tuple(Dim(name=name, min=low, opt=usual, max=high) for name, (low, usual, high) in ranges.items())
-
-
-def schema_text() -> str:
-    """The JSON Schema of a config, as editors read it."""
-    schema = {"$schema": SCHEMA_DIALECT, **RunConfig.model_json_schema(mode="validation")}
-    return json.dumps(schema, indent=2) + "\n"

@@ -16,7 +16,9 @@ from samdec_export.config import RunConfig
 from samdec_export.errors import UsageError
 from samdec_export.precision import PRECISIONS
 
-__all__ = ["as_yaml", "command_for", "load_config", "parse_setting"]
+__all__ = ["as_yaml", "command_for", "load_config", "parse_setting", "schema_text"]
+
+SCHEMA_DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
 
 Setting: TypeAlias = tuple[str, Any]
 """A key such as `gate.fp16.iou`, and its value."""
@@ -215,3 +217,9 @@ def _wanted(detail: Mapping[str, Any]) -> str:
     """What would have been right, in a few words."""
     template = WANTED.get(detail["type"])
     return template.format(**detail.get("ctx", {})) if template else f"right: {detail['msg'].lower()}"
+
+
+def schema_text() -> str:
+    """The JSON Schema of a config, as editors read it."""
+    schema = {"$schema": SCHEMA_DIALECT, **RunConfig.model_json_schema(mode="validation")}
+    return json.dumps(schema, indent=2) + "\n"

@@ -27,7 +27,7 @@ FUNCTIONS = {
     "export": "checkpoint model options opset out sweep",
     "inspect": "file",
     "record": "file checkpoint out feeds seed sweep keep_inputs",
-    "validate": "file checkpoint golden outputs feeds case seed sweep",
+    "validate": "file checkpoint golden outputs feeds case seed sweep provider",
 }
 VALUES = {"BuildOptions", "Conversion", "GraphOptions", "SamdecError", "UsageError", "ValidationError"}
 

@@ -10,8 +10,8 @@ import pytest
 import yaml
 from test_cli import call, is_one_clear_line
 
-from samdec_export.config import THRESHOLDS, RunConfig, schema_text
-from samdec_export.config_file import as_yaml, command_for, load_config, parse_setting
+from samdec_export.config import THRESHOLDS, RunConfig
+from samdec_export.config_file import as_yaml, command_for, load_config, parse_setting, schema_text
 from samdec_export.errors import UsageError
 from samdec_export.models.registry import MODELS
 from samdec_export.precision import PRECISIONS

@@ -64,7 +64,7 @@ def test_turing_costs_accuracy_and_it_is_said(typed: Typed, tmp_path: Path, capl
     engines.build(source, RTX, "fp16")
     assert "head that predicts IoUs" not in caplog.text
     engines.build(source, TURING, "fp16")
-    assert "For sm75 the head that predicts IoUs is fp16 too" in caplog.text
+    assert "For sm75 no product stays in fp32" in caplog.text
 
 
 def test_a_conversion_for_turing_is_not_taken_for_another(typed: Typed, tmp_path: Path) -> None:
