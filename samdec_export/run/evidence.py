@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -30,7 +29,9 @@ def found_by(done: Validated, artifact: str, precision: Precision) -> dict[str, 
         precision: Its precision.
     """
     masks = [mask for result in done.results for mask in _masks(result, artifact)]
-    found: dict[str, Any] = _finite(
+    from samdec_export.validation.report import finite
+
+    found: dict[str, Any] = finite(
         {
             "comparisons": [_comparison(result, artifact, precision) for result in done.results],
             "masks": masks,
@@ -97,16 +98,3 @@ def _masks(result: ValidationResult, artifact: str) -> Iterator[dict[str, Any]]:
             "flipped": mask.flipped,
             "iou": mask.iou,
         }
-
-
-def _finite(value: Any) -> Any:
-    """JSON has no infinity and no NaN."""
-    match value:
-        case float():
-            return value if math.isfinite(value) else None
-        case dict():
-            return {key: _finite(item) for key, item in value.items()}
-        case list() | tuple():
-            return [_finite(item) for item in value]
-        case _:
-            return value

@@ -14,7 +14,7 @@ from rich.table import Table
 from samdec_export.validation.compare import CaseResult, OutputMetrics
 from samdec_export.validation.validate import ValidationResult
 
-__all__ = ["SCHEMA_VERSION", "failure_message", "print_report", "to_json"]
+__all__ = ["SCHEMA_VERSION", "failure_message", "finite", "print_report", "to_json"]
 
 SCHEMA_VERSION = 3
 
@@ -40,7 +40,7 @@ def to_json(results: Sequence[ValidationResult], replay: str, notes: Sequence[st
         replay: The command that runs the worst case again.
         notes: What could not be compared.
     """
-    report: dict[str, Any] = _finite(
+    report: dict[str, Any] = finite(
         {
             "schema_version": SCHEMA_VERSION,
             "passed": all(result.passed for result in results),
@@ -127,13 +127,14 @@ def _mask_columns(outputs: list[OutputMetrics]) -> tuple[str, str, str]:
     )
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
+    """A value for JSON, which has no infinity and no NaN: they become None."""
     match value:
         case float():
             return value if math.isfinite(value) else None
         case dict():
-            return {key: _finite(item) for key, item in value.items()}
+            return {key: finite(item) for key, item in value.items()}
         case list() | tuple():
-            return [_finite(item) for item in value]
+            return [finite(item) for item in value]
         case _:
             return value
