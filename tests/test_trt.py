@@ -25,13 +25,14 @@ from samdec_export.backends.trt import build_engine
 from samdec_export.convert import convert
 from samdec_export.engine_file import EngineRecord
 from samdec_export.engine_options import BuildOptions, parse_profile, parse_targets
-from samdec_export.errors import EngineError, UsageError
+from samdec_export.errors import EngineError, UsageError, ValidationError
 from samdec_export.gate import open_artifact
 from samdec_export.options import Conversion
 from samdec_export.passes.autocast import autocast
 from samdec_export.passes.describe import stamp
 from samdec_export.passes.keep import keep_by_rule
 from samdec_export.signature import Signature, TensorSpec
+from samdec_export.validation.tolerances import TOLERANCES
 
 RTX = BuildOptions(engine="rtx", targets=("sm89",))
 NO_GPU = Machine(gpu=None, versions={"rtx": "1.7.1"})
@@ -121,6 +122,16 @@ def test_the_sidecar_says_everything(typed: Typed, tmp_path: Path) -> None:
     assert said["seconds"] > 0
     assert "tensorrt-rtx-cu13" in said["tools"]
     assert {path.name for path in tmp_path.iterdir()} == {done.engine.path.name, done.engine.sidecar.name}
+
+
+def test_a_conversion_that_failed_fails_again(typed: Typed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = Path(shutil.copy(typed(), tmp_path))
+    monkeypatch.setitem(TOLERANCES, "fp16", replace(TOLERANCES["fp16"], relative=1e-9))
+    for _ in range(2):  # the second time the conversion is there
+        with pytest.raises(ValidationError):
+            engines.build(source, RTX, "fp16")
+        assert source.with_name("sam_tiny.decoder.fp16.onnx").exists()
+        assert not list(tmp_path.glob("*.engine"))
 
 
 def test_a_product_left_in_fp32_by_mistake_fails(typed: Typed, tmp_path: Path) -> None:
