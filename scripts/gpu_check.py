@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from samdec_export.backends.machine import Machine, look
-from samdec_export.engine_options import RTX_TARGETS, EngineName
+from samdec_export.backends.tensorrt.options import RTX_TARGETS, EngineName
 
 GRAPHS = ("decoder", "prompts")
 PRECISIONS = ("fp32", "fp16", "bf16")
@@ -137,7 +137,7 @@ def write_checkpoint(model: str, path: Path) -> None:
     from safetensors.torch import save_file
 
     from samdec_export.models.registry import MODELS
-    from samdec_export.models.sam import SamDecoder, seed_weights
+    from samdec_export.models.sam.decoder import SamDecoder, seed_weights
 
     decoder = SamDecoder(MODELS[model].architecture)
     with torch.no_grad():

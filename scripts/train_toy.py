@@ -24,7 +24,7 @@ from toy.network import WEIGHTS, ToySam, embed, load
 from toy.pictures import SIDE, Array, draw
 from toy.scoring import KINDS, held_out, score
 
-from samdec_export.files import staging
+from samdec_export.core.files import staging
 
 CELL = 4
 """Picture pixels along one side of a mask pixel."""

@@ -12,11 +12,11 @@ import torch
 from documents import break_weights, build
 from numpy.typing import NDArray
 
-from samdec_export import pipeline
-from samdec_export.artifact import tool_versions
-from samdec_export.convert import convert
+from samdec_export.core.artifact import tool_versions
+from samdec_export.core.options import Conversion, GraphOptions
+from samdec_export.export import to_onnx as pipeline
 from samdec_export.models.checkpoint import LoadedModel, load_model
-from samdec_export.options import Conversion, GraphOptions
+from samdec_export.precision.convert import convert
 from samdec_export.report.document import Document
 
 GOLDEN = Path(__file__).parent / "golden"

@@ -13,20 +13,20 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
-from samdec_export.artifact import Artifact
-from samdec_export.audit import audit
 from samdec_export.backends.eager import EagerRunner
 from samdec_export.backends.ort import OrtRunner
-from samdec_export.feeds import sizes_of
-from samdec_export.gate import Validated, load_for, open_artifact, select_cases, validate
-from samdec_export.models.graphs import build_graph
-from samdec_export.passes.cost import product_shares
-from samdec_export.passes.describe import describe
-from samdec_export.passes.ranges import TensorRange
+from samdec_export.core.artifact import Artifact
+from samdec_export.core.feeds import sizes_of
+from samdec_export.core.runner import Outputs
+from samdec_export.export.cost import product_shares
+from samdec_export.export.onnx_file import describe
+from samdec_export.models.sam.graphs import build_graph
+from samdec_export.parity.comparisons import Validated, load_for, open_artifact, select_cases, validate
+from samdec_export.parity.validate import ValidationResult
+from samdec_export.precision.audit import audit
+from samdec_export.precision.ranges import TensorRange
 from samdec_export.report import document as doc
 from samdec_export.report.masks import pack_mask
-from samdec_export.runner import Outputs
-from samdec_export.validation.validate import ValidationResult
 
 BINS = np.linspace(-12, 0, 49)
 """Of log10 |error|, four a decade."""

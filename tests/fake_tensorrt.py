@@ -16,7 +16,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from samdec_export.signature import Dim, Signature, TensorSpec
+from samdec_export.core.signature import Dim, Signature, TensorSpec
 
 BATCH = Dim(name="batch", min=1, opt=2, max=8)
 SIGNATURE = Signature(

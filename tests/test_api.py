@@ -13,8 +13,9 @@ import pytest
 import torch
 from conftest import Export
 
-from samdec_export import api, gate
+from samdec_export import api
 from samdec_export.models.checkpoint import load_model
+from samdec_export.parity import comparisons as gate
 
 ROOT = Path(__file__).resolve().parent.parent
 EXAMPLE = Path(__file__).parent / "snippets" / "api_example.py"

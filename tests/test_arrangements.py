@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 from torch import nn
 
 from samdec_export.backends.eager import EagerRunner
-from samdec_export.feeds import Case, make_feeds
-from samdec_export.models.graphs import build_graph
+from samdec_export.core.feeds import Case, make_feeds
+from samdec_export.core.options import ArrangementName, GraphOptions
+from samdec_export.core.runner import Outputs
 from samdec_export.models.registry import MODELS
-from samdec_export.models.sam import SamDecoder, seed_weights
-from samdec_export.options import ArrangementName, GraphOptions
-from samdec_export.runner import Outputs
-from samdec_export.validation.compare import measure_tensor
+from samdec_export.models.sam.decoder import SamDecoder, seed_weights
+from samdec_export.models.sam.graphs import build_graph
+from samdec_export.parity.compare import measure_tensor
 
 CONTRACTS = {
     "decoder": GraphOptions(),

@@ -10,11 +10,11 @@ import pytest
 from conftest import Export
 from onnx import TensorProto, helper, numpy_helper
 
-from samdec_export import cli
-from samdec_export.bench import BenchEntry, bench, parse_entry, parse_workloads
-from samdec_export.benchmark import Candidate, Workload, measure
-from samdec_export.errors import GraphError, UsageError
-from samdec_export.passes.cost import count_cost
+from samdec_export.bench.measure import Candidate, Workload, measure
+from samdec_export.bench.side_by_side import BenchEntry, bench, parse_entry, parse_workloads
+from samdec_export.cli import app as cli
+from samdec_export.core.errors import GraphError, UsageError
+from samdec_export.export.cost import count_cost
 
 ECHO = """
 import json, sys

@@ -17,16 +17,16 @@ import pytest
 import torch
 from test_cli import call
 
-from samdec_export.engine_file import open_engine
-from samdec_export.engine_options import DEFAULT_TARGETS
-from samdec_export.engines import DTYPES, PRODUCTS
-from samdec_export.feeds import Case, make_feeds
-from samdec_export.gate import open_artifact
+from samdec_export.backends.tensorrt.engine import DTYPES, PRODUCTS
+from samdec_export.backends.tensorrt.engine_file import open_engine
+from samdec_export.backends.tensorrt.options import DEFAULT_TARGETS
+from samdec_export.core.dtypes import Precision
+from samdec_export.core.feeds import Case, make_feeds
+from samdec_export.core.signature import Dim
+from samdec_export.export.dataflow import MATRIX_PRODUCTS
 from samdec_export.models.registry import MODELS
-from samdec_export.models.sam import SamDecoder, seed_weights
-from samdec_export.passes.dataflow import MATRIX_PRODUCTS
-from samdec_export.precision import Precision
-from samdec_export.signature import Dim
+from samdec_export.models.sam.decoder import SamDecoder, seed_weights
+from samdec_export.parity.comparisons import open_artifact
 
 Words: TypeAlias = tuple[str, ...]
 

@@ -21,20 +21,20 @@ from kserve_server import DTYPES, dtype_of, read_config, serving
 from test_cli import call, is_one_clear_line
 from tritonclient.grpc import model_config_pb2
 
-from samdec_export.bundle import bundle
-from samdec_export.engine_file import EngineRecord, open_engine, publish_engine
-from samdec_export.engine_options import BuildOptions
-from samdec_export.errors import DependencyError, EngineError, GraphError, SamdecError, UsageError
-from samdec_export.feeds import Case, make_feeds, sizes_of
-from samdec_export.gate import open_artifact
+from samdec_export.backends.tensorrt.engine_file import EngineRecord, open_engine, publish_engine
+from samdec_export.backends.tensorrt.options import BuildOptions
+from samdec_export.core.errors import DependencyError, EngineError, GraphError, SamdecError, UsageError
+from samdec_export.core.feeds import Case, make_feeds, sizes_of
+from samdec_export.core.options import GRAPHS, GraphName, GraphOptions
+from samdec_export.core.signature import Dim, Signature
 from samdec_export.models.checkpoint import LoadedModel
-from samdec_export.models.graphs import build_graph
-from samdec_export.options import GRAPHS, GraphName, GraphOptions
+from samdec_export.models.sam.graphs import build_graph
+from samdec_export.parity.comparisons import open_artifact
 from samdec_export.serving import client
+from samdec_export.serving.bundle import bundle
 from samdec_export.serving.model import ServedModel
 from samdec_export.serving.model_config import config_text
-from samdec_export.serving_options import ServingOptions
-from samdec_export.signature import Dim, Signature
+from samdec_export.serving.options import ServingOptions
 
 USUAL = ServingOptions()
 

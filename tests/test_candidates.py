@@ -17,17 +17,20 @@ from fake_tensorrt import BATCH
 from test_cli import call, is_one_clear_line
 from test_engines import SPOILED
 
-from samdec_export import bench, engines
-from samdec_export.backends import eager, machine, trt_load, trt_polygraphy
+from samdec_export.backends import eager, machine
+from samdec_export.backends.candidates import Subject, open_artifact, open_subject
 from samdec_export.backends.machine import Gpu
 from samdec_export.backends.ort import OrtRunner, installed_providers
-from samdec_export.bench import case_for, parse_entry
-from samdec_export.candidates import Subject, open_artifact, open_subject
-from samdec_export.engine_file import EngineFile
-from samdec_export.engine_options import BuildOptions, parse_profile
-from samdec_export.errors import UsageError
-from samdec_export.gate import select_cases
-from samdec_export.runner import Feeds, Outputs
+from samdec_export.backends.tensorrt import engine as engines
+from samdec_export.backends.tensorrt import load as trt_load
+from samdec_export.backends.tensorrt import polygraphy as trt_polygraphy
+from samdec_export.backends.tensorrt.engine_file import EngineFile
+from samdec_export.backends.tensorrt.options import BuildOptions, parse_profile
+from samdec_export.bench import side_by_side as bench
+from samdec_export.bench.side_by_side import case_for, parse_entry
+from samdec_export.core.errors import UsageError
+from samdec_export.core.runner import Feeds, Outputs
+from samdec_export.parity.comparisons import select_cases
 
 ADA = Gpu(name="an Ada card", target="sm89")
 PROFILES = (parse_profile("batch=1:1:1 points=2:2:2"), parse_profile("batch=2:2:3 points=1:2:4"))
@@ -287,7 +290,7 @@ def test_an_engine_is_timed_by_its_runner(
 
 
 def test_a_worker_that_cannot_run_an_engine_says_so(engine: Path) -> None:
-    words = [sys.executable, "-m", "samdec_export.bench_worker", "trt", str(engine)]
+    words = [sys.executable, "-m", "samdec_export.bench.worker", "trt", str(engine)]
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     if "cannot run here" not in done.stderr:
         pytest.skip("this engine can run here")

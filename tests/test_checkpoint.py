@@ -14,10 +14,10 @@ import torch
 from conftest import Arrays
 from torch import Tensor
 
-from samdec_export.errors import CheckpointError, UsageError
+from samdec_export.core.errors import CheckpointError, UsageError
 from samdec_export.models.checkpoint import LoadedModel, load_model
 from samdec_export.models.registry import MODELS
-from samdec_export.models.sam import SamDecoder, seed_weights
+from samdec_export.models.sam.decoder import SamDecoder, seed_weights
 
 ENCODERS = {
     name: {spec.encoder.key: torch.zeros(spec.encoder.shape)}

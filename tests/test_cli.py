@@ -18,7 +18,8 @@ import pytest
 import torch
 from conftest import Export
 
-from samdec_export import __version__, cli
+from samdec_export import __version__
+from samdec_export.cli import app as cli
 from samdec_export.models.checkpoint import load_model
 
 COMMAND = [sys.executable, "-W", "error", "-m", "samdec_export"]
@@ -98,7 +99,7 @@ def test_help_is_quick() -> None:
         started = time.perf_counter()
         assert "Segment Anything" in run("--help").stdout
         elapsed.append(time.perf_counter() - started)
-    imported = run_python("import sys, samdec_export.cli; print(*sys.modules)")
+    imported = run_python("import sys, samdec_export.cli.app; print(*sys.modules)")
     assert not {"torch", "onnx", "numpy", "pydantic", "onnxruntime"} & set(imported.split())
     assert min(elapsed) < 1.0, "0.2 s on an idle machine; a busy one may take longer"
 

@@ -10,12 +10,12 @@ import pytest
 import yaml
 from test_cli import call, is_one_clear_line
 
-from samdec_export.config import THRESHOLDS, RunConfig
-from samdec_export.config_file import as_yaml, command_for, load_config, parse_setting, schema_text
-from samdec_export.errors import UsageError
+from samdec_export.core.dtypes import PRECISIONS
+from samdec_export.core.errors import UsageError
 from samdec_export.models.registry import MODELS
-from samdec_export.precision import PRECISIONS
-from samdec_export.validation.tolerances import TOLERANCES
+from samdec_export.parity.tolerances import TOLERANCES
+from samdec_export.run.config import THRESHOLDS, RunConfig
+from samdec_export.run.config_file import as_yaml, command_for, load_config, parse_setting, schema_text
 
 ROOT = Path(__file__).resolve().parent.parent
 CONFIGS = ROOT / "configs"

@@ -47,7 +47,7 @@ def test_every_step_is_sound_shell(line: str) -> None:
 def test_the_user_is_a_number_and_the_entry_point_exists() -> None:
     assert arguments("USER") == ["65532:65532"]
     assert arguments("ENTRYPOINT") == ['["samdec-export"]']
-    assert 'samdec-export = "samdec_export.cli:main"' in (ROOT / "pyproject.toml").read_text()
+    assert 'samdec-export = "samdec_export.cli.app:main"' in (ROOT / "pyproject.toml").read_text()
 
 
 def test_both_targets_are_the_runtime_with_an_environment() -> None:

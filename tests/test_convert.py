@@ -18,15 +18,15 @@ from conftest import Export
 from onnx import TensorProto, helper
 from test_cli import call, is_one_clear_line
 
-from samdec_export import pipeline
-from samdec_export.convert import Converted, convert
-from samdec_export.errors import GraphError, UsageError
+from samdec_export.core.dtypes import Precision
+from samdec_export.core.errors import GraphError, UsageError
+from samdec_export.core.options import Conversion, GraphOptions
+from samdec_export.export import to_onnx as pipeline
+from samdec_export.export.cost import usual_products
 from samdec_export.models.checkpoint import load_model
-from samdec_export.options import Conversion, GraphOptions
-from samdec_export.passes.autocast import autocast
-from samdec_export.passes.cost import usual_products
-from samdec_export.passes.keep import CHEAP_SHARE, keep_by_range, keep_by_rule, keep_cheap
-from samdec_export.precision import Precision
+from samdec_export.precision.autocast import autocast
+from samdec_export.precision.convert import Converted, convert
+from samdec_export.precision.keep import CHEAP_SHARE, keep_by_range, keep_by_rule, keep_cheap
 
 FP16 = Conversion(precision="fp16")
 BF16 = Conversion(precision="bf16")

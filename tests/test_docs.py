@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from samdec_export import errors
+from samdec_export.core import errors
+from samdec_export.core.options import GRAPHS, MASKS
 from samdec_export.models.registry import MODELS
-from samdec_export.models.sam import SamDecoder, seed_weights
-from samdec_export.options import GRAPHS, MASKS
-from samdec_export.validation.tolerances import TOLERANCES
+from samdec_export.models.sam.decoder import SamDecoder, seed_weights
+from samdec_export.parity.tolerances import TOLERANCES
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text()

@@ -14,15 +14,15 @@ import torch
 from conftest import Typed
 from test_cli import call, is_one_clear_line
 
-from samdec_export import engines
 from samdec_export.backends.machine import Gpu, Machine
-from samdec_export.backends.trt_api import load
-from samdec_export.engine_file import EngineFile, open_engine
-from samdec_export.engine_index import list_engines, obstacle
-from samdec_export.engine_options import DEFAULT_TARGETS, BuildOptions
-from samdec_export.errors import DependencyError, EngineError, GraphError, ValidationError
+from samdec_export.backends.tensorrt import engine as engines
+from samdec_export.backends.tensorrt.api import load
+from samdec_export.backends.tensorrt.engine_file import EngineFile, open_engine
+from samdec_export.backends.tensorrt.index import list_engines, obstacle
+from samdec_export.backends.tensorrt.options import DEFAULT_TARGETS, BuildOptions
+from samdec_export.core.errors import DependencyError, EngineError, GraphError, ValidationError
+from samdec_export.core.signature import Dim, Signature, TensorSpec
 from samdec_export.models.checkpoint import LoadedModel
-from samdec_export.signature import Dim, Signature, TensorSpec
 
 RTX = BuildOptions(engine="rtx", targets=("sm89",))
 NO_GPU = Machine(gpu=None, versions={"rtx": "1.7.1"})

@@ -10,14 +10,14 @@ import pytest
 from conftest import Arrays, Export, assert_close
 from onnx import TensorProto, helper, numpy_helper
 
-from samdec_export import pipeline
-from samdec_export.artifact import Record
 from samdec_export.backends.ort import OrtRunner
-from samdec_export.errors import GraphError
+from samdec_export.core.artifact import Record
+from samdec_export.core.errors import GraphError
+from samdec_export.core.options import GraphOptions
+from samdec_export.export import to_onnx as pipeline
+from samdec_export.export.lint import lint
+from samdec_export.export.onnx_file import describe
 from samdec_export.models.checkpoint import LoadedModel
-from samdec_export.options import GraphOptions
-from samdec_export.passes.describe import describe
-from samdec_export.passes.lint import lint
 
 
 @pytest.mark.parametrize("size", [(150, 220), (333, 210)])

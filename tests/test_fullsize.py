@@ -14,17 +14,17 @@ import torch
 import upstream
 from numpy.typing import NDArray
 
-from samdec_export import pipeline
 from samdec_export.backends.eager import EagerRunner
-from samdec_export.backends.oracle import OracleRunner
+from samdec_export.backends.oracle.runner import OracleRunner
 from samdec_export.backends.ort import OrtRunner
-from samdec_export.convert import convert
-from samdec_export.feeds import Case, make_feeds
+from samdec_export.core.feeds import Case, make_feeds
+from samdec_export.core.options import Conversion, GraphOptions
+from samdec_export.export import to_onnx as pipeline
+from samdec_export.export.to_onnx import Exported
 from samdec_export.models.checkpoint import load_model
-from samdec_export.models.graphs import build_graph
-from samdec_export.options import Conversion, GraphOptions
-from samdec_export.pipeline import Exported
-from samdec_export.validation.metrics import mask_metrics, tensor_metrics
+from samdec_export.models.sam.graphs import build_graph
+from samdec_export.parity.metrics import mask_metrics, tensor_metrics
+from samdec_export.precision.convert import convert
 
 Arrays = dict[str, NDArray[Any]]
 

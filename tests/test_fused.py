@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from samdec_export.models.fused import Forms, FusedMaskDecoder, choose_forms
+from samdec_export.core.options import MASKS, MasksMode
 from samdec_export.models.registry import MODELS, Architecture
-from samdec_export.models.sam import SamDecoder, seed_weights
-from samdec_export.options import MASKS, MasksMode
+from samdec_export.models.sam.decoder import SamDecoder, seed_weights
+from samdec_export.models.sam.fused import Forms, FusedMaskDecoder, choose_forms
 
 TINY = MODELS["sam_tiny"].architecture
 FULL = Architecture()

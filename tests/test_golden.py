@@ -17,12 +17,13 @@ import torch
 from conftest import Export, Typed
 from numpy.typing import NDArray
 
-from samdec_export import gate, golden
-from samdec_export.errors import UsageError, ValidationError
-from samdec_export.feeds import Case, make_feeds
-from samdec_export.golden_file import GOLDEN_SCHEMA
+from samdec_export.core.errors import UsageError, ValidationError
+from samdec_export.core.feeds import Case, make_feeds
+from samdec_export.core.signature import Dim
 from samdec_export.models.checkpoint import load_model
-from samdec_export.signature import Dim
+from samdec_export.parity import comparisons as gate
+from samdec_export.parity import record as golden
+from samdec_export.parity.golden import GOLDEN_SCHEMA
 
 Arrays = dict[str, NDArray[Any]]
 

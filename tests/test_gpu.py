@@ -16,18 +16,18 @@ from conftest import Typed
 from test_cli import call
 from test_validation import perturb_a_weight
 
-from samdec_export import engines
+from samdec_export.backends.candidates import open_artifact, open_subject
 from samdec_export.backends.eager import EagerRunner
 from samdec_export.backends.machine import first_gpu, look
-from samdec_export.backends.trt_load import load_engine
-from samdec_export.backends.trt_torch import ZeroCopyRunner
-from samdec_export.candidates import open_artifact, open_subject
-from samdec_export.engine_file import EngineFile, open_engine
-from samdec_export.engine_index import obstacle
-from samdec_export.engine_options import ENGINES, RTX_TARGETS, BuildOptions, EngineName, parse_profile
-from samdec_export.feeds import make_feeds, sweep
+from samdec_export.backends.tensorrt import engine as engines
+from samdec_export.backends.tensorrt.engine_file import EngineFile, open_engine
+from samdec_export.backends.tensorrt.index import obstacle
+from samdec_export.backends.tensorrt.load import load_engine
+from samdec_export.backends.tensorrt.options import ENGINES, RTX_TARGETS, BuildOptions, EngineName, parse_profile
+from samdec_export.backends.tensorrt.zero_copy import ZeroCopyRunner
+from samdec_export.core.feeds import make_feeds, sweep
 from samdec_export.models.checkpoint import LoadedModel
-from samdec_export.models.graphs import build_graph
+from samdec_export.models.sam.graphs import build_graph
 
 pytestmark = [
     pytest.mark.gpu,

@@ -7,9 +7,9 @@ from conftest import Arrays, assert_close
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from samdec_export.core.options import GraphOptions
 from samdec_export.models.checkpoint import LoadedModel, load_model
-from samdec_export.models.graphs import build_graph
-from samdec_export.options import GraphOptions
+from samdec_export.models.sam.graphs import build_graph
 
 
 def tensors(golden: Arrays, *names: str) -> list[torch.Tensor]:

@@ -24,18 +24,18 @@ from onnx import TensorProto, helper, numpy_helper
 from onnx_graphs import lowered, write
 
 from samdec_export.backends.eager import EagerRunner
-from samdec_export.backends.oracle import OracleRunner
+from samdec_export.backends.oracle.runner import OracleRunner
 from samdec_export.backends.ort import OrtRunner
-from samdec_export.export import export_onnx
-from samdec_export.feeds import Case, make_feeds, sweep
+from samdec_export.core.dtypes import FORMATS, Precision
+from samdec_export.core.feeds import Case, make_feeds, sweep
+from samdec_export.core.options import GraphOptions
+from samdec_export.core.runner import Outputs
+from samdec_export.export.trace import export_onnx
 from samdec_export.models.checkpoint import LoadedModel
-from samdec_export.models.graphs import build_graph
 from samdec_export.models.registry import MODELS
-from samdec_export.models.sam import SamDecoder, seed_weights
-from samdec_export.options import GraphOptions
-from samdec_export.precision import FORMATS, Precision
-from samdec_export.runner import Outputs
-from samdec_export.validation.compare import measure_tensor
+from samdec_export.models.sam.decoder import SamDecoder, seed_weights
+from samdec_export.models.sam.graphs import build_graph
+from samdec_export.parity.compare import measure_tensor
 
 FP32_LIMIT = 2e-6
 """Of the range. Two orders of summation in fp32: 0.4e-6 to 1.1e-6 was measured; 1.3e-6 where masks are resized twice,

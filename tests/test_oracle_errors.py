@@ -11,8 +11,8 @@ import pytest
 from onnx import TensorProto, helper
 from onnx_graphs import write
 
-from samdec_export.backends.oracle import OracleRunner
-from samdec_export.errors import GraphError
+from samdec_export.backends.oracle.runner import OracleRunner
+from samdec_export.core.errors import GraphError
 
 ONES = np.ones((2, 3), np.float32)
 FLOAT, HALF = TensorProto.FLOAT, TensorProto.FLOAT16

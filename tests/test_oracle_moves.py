@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from onnx import TensorProto
 from test_oracle_operators import BINARY, SHAPED, UNARY, one_node, run
 
-from samdec_export.backends.oracle import OracleRunner
-from samdec_export.backends.oracle_arithmetic import ARITHMETIC
-from samdec_export.backends.oracle_moves import MOVES
+from samdec_export.backends.oracle.arithmetic import ARITHMETIC
+from samdec_export.backends.oracle.moves import MOVES
+from samdec_export.backends.oracle.runner import OracleRunner
 from samdec_export.backends.ort import OrtRunner
 
 Array = NDArray[Any]

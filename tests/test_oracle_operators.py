@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper
 from onnx_graphs import DTYPE, ELEM, write
 
-from samdec_export.backends import oracle as oracle_module
-from samdec_export.backends.oracle import OracleRunner
-from samdec_export.backends.oracle_arithmetic import erf
+from samdec_export.backends.oracle import runner as oracle_module
+from samdec_export.backends.oracle.arithmetic import erf
+from samdec_export.backends.oracle.runner import OracleRunner
 from samdec_export.backends.ort import OrtRunner
-from samdec_export.precision import FORMATS, FloatFormat, Precision
+from samdec_export.core.dtypes import FORMATS, FloatFormat, Precision
 
 Array = NDArray[Any]
 

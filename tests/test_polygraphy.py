@@ -13,9 +13,10 @@ from conftest import Export
 from polygraphy.comparator import RunResults
 from polygraphy.json import load_json, save_json
 
-from samdec_export import gate, golden
-from samdec_export.errors import DependencyError, UsageError, ValidationError
-from samdec_export.golden import Recorded
+from samdec_export.core.errors import DependencyError, UsageError, ValidationError
+from samdec_export.parity import comparisons as gate
+from samdec_export.parity import record as golden
+from samdec_export.parity.record import Recorded
 
 
 @pytest.fixture(scope="module")

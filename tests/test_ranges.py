@@ -15,13 +15,13 @@ from conftest import Export
 from onnx import TensorProto, helper, numpy_helper
 from test_cli import call, is_one_clear_line
 
-from samdec_export.audit import audit
-from samdec_export.errors import GraphError, NoRecordError, UsageError
-from samdec_export.feeds import make_feeds, sweep
-from samdec_export.passes.ranges import TensorRange, audit_ranges
-from samdec_export.passes.stepwise import StepwiseGraph
-from samdec_export.pipeline import open_artifact
-from samdec_export.runner import Array
+from samdec_export.core.errors import GraphError, NoRecordError, UsageError
+from samdec_export.core.feeds import make_feeds, sweep
+from samdec_export.core.runner import Array
+from samdec_export.export.to_onnx import open_artifact
+from samdec_export.precision.audit import audit
+from samdec_export.precision.ranges import TensorRange, audit_ranges
+from samdec_export.precision.stepwise import StepwiseGraph
 
 FP16_LARGEST = 65504.0
 

@@ -17,8 +17,8 @@ import pytest
 from conftest import GOLDEN
 from test_cli import call, is_one_clear_line
 
-from samdec_export import reports
-from samdec_export.errors import UsageError
+from samdec_export.core.errors import UsageError
+from samdec_export.report import render as reports
 from samdec_export.report.charts.cases import case_charts
 from samdec_export.report.charts.errors import errors_chart
 from samdec_export.report.charts.scales import LogScale

@@ -19,8 +19,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from samdec_export import reports
-from samdec_export.errors import UsageError
+from samdec_export.core.errors import UsageError
+from samdec_export.report import render as reports
 from samdec_export.report.document import Document, Stage, Verdict
 from samdec_export.report.github import append_summary, in_actions, workflow_commands
 from samdec_export.report.html import to_html

@@ -21,14 +21,15 @@ from conftest import Export
 from test_cli import COMMAND, call, is_one_clear_line
 from test_validation import Damage, make_nan, perturb_a_weight, swap_masks
 
-from samdec_export import engines, pipeline
 from samdec_export.backends.machine import Gpu, Machine, glance
-from samdec_export.engine_options import BuildOptions
-from samdec_export.files import holding, sha256
-from samdec_export.ledger import FileHashes
+from samdec_export.backends.tensorrt import engine as engines
+from samdec_export.backends.tensorrt.options import BuildOptions
+from samdec_export.core.files import holding, sha256
+from samdec_export.export import simplify as simplify_module
+from samdec_export.export import to_onnx as pipeline
+from samdec_export.export.to_onnx import Exported
 from samdec_export.models.checkpoint import load_model
-from samdec_export.passes import simplify as simplify_module
-from samdec_export.pipeline import Exported
+from samdec_export.run.ledger import FileHashes
 
 FULL = (
     *("run", "--model", "sam_tiny", "--engines", "rtx", "--targets", "sm89", "--set", "bench.repeats=1"),
@@ -108,7 +109,7 @@ def test_a_second_run_does_nothing_and_is_quick(out: Path, capsys: pytest.Captur
     assert call(capsys, *FULL, "--out", out)[0] == 0  # the copy's name is another: its report is written once more
     before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
     words = [*FULL, "--out", str(out)]
-    code = f"import sys\nfrom samdec_export.cli import main\ntry: main({words!r})\nfinally: print(*sys.modules)"
+    code = f"import sys\nfrom samdec_export.cli.app import main\ntry: main({words!r})\nfinally: print(*sys.modules)"
     started = time.perf_counter()
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     elapsed = time.perf_counter() - started

@@ -21,24 +21,26 @@ import torch
 from conftest import Typed
 from numpy.typing import NDArray
 
-from samdec_export.backends import ort, trt_load, trt_polygraphy
+from samdec_export.backends import ort
+from samdec_export.backends.candidates import open_artifact
 from samdec_export.backends.eager import EagerRunner
 from samdec_export.backends.ort import OrtRunner
 from samdec_export.backends.ort_bound import BURST, BoundRunner
-from samdec_export.backends.trt_load import LoadedEngine, load_engine
-from samdec_export.backends.trt_messages import journal
-from samdec_export.backends.trt_polygraphy import PolygraphyRunner
-from samdec_export.backends.trt_torch import ZeroCopyRunner
-from samdec_export.candidates import open_artifact
-from samdec_export.engine_file import EngineFile, EngineRecord
-from samdec_export.engine_options import BuildOptions, EngineName
-from samdec_export.errors import DependencyError, EngineError, GraphError
-from samdec_export.feeds import make_feeds, sweep
-from samdec_export.files import sha256
+from samdec_export.backends.tensorrt import load as trt_load
+from samdec_export.backends.tensorrt import polygraphy as trt_polygraphy
+from samdec_export.backends.tensorrt.engine_file import EngineFile, EngineRecord
+from samdec_export.backends.tensorrt.load import LoadedEngine, load_engine
+from samdec_export.backends.tensorrt.messages import journal
+from samdec_export.backends.tensorrt.options import BuildOptions, EngineName
+from samdec_export.backends.tensorrt.polygraphy import PolygraphyRunner
+from samdec_export.backends.tensorrt.zero_copy import ZeroCopyRunner
+from samdec_export.core.errors import DependencyError, EngineError, GraphError
+from samdec_export.core.feeds import make_feeds, sweep
+from samdec_export.core.files import sha256
+from samdec_export.core.options import GraphOptions
+from samdec_export.core.signature import Dim
 from samdec_export.models.checkpoint import LoadedModel
-from samdec_export.models.graphs import build_graph
-from samdec_export.options import GraphOptions
-from samdec_export.signature import Dim
+from samdec_export.models.sam.graphs import build_graph
 
 Profiles = tuple[tuple[Dim, ...], ...]
 

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from samdec_export.passes.search import SearchResult, search
+from samdec_export.precision.search import SearchResult, search
 
 NODES = [f"n{index}" for index in range(64)]
 Measure = Callable[[frozenset[str]], float]

@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from samdec_export.core.options import GRAPHS, GraphName, GraphOptions
+from samdec_export.core.signature import Dim, Scaled, Signature, TensorSpec
 from samdec_export.models.checkpoint import LoadedModel
-from samdec_export.models.graphs import build_graph
-from samdec_export.options import GRAPHS, GraphName, GraphOptions
-from samdec_export.signature import Dim, Scaled, Signature, TensorSpec
+from samdec_export.models.sam.graphs import build_graph
 
 SPEC = TensorSpec(name="x", dtype="float32", shape=(1,), content="embedding")
 

@@ -19,14 +19,14 @@ from toy.network import WEIGHTS, embed, load
 from toy.pictures import SIDE, Array, box, clicks, correction, draw
 from toy.scoring import Decode, enlarge, held_out, score
 
-from samdec_export import pipeline
 from samdec_export.backends.eager import EagerRunner
 from samdec_export.backends.ort import OrtRunner
+from samdec_export.core.options import GraphOptions
+from samdec_export.core.runner import Runner
+from samdec_export.export import to_onnx as pipeline
 from samdec_export.models.checkpoint import LoadedModel, load_model
-from samdec_export.models.graphs import build_graph
-from samdec_export.models.sam import SamDecoder
-from samdec_export.options import GraphOptions
-from samdec_export.runner import Runner
+from samdec_export.models.sam.decoder import SamDecoder
+from samdec_export.models.sam.graphs import build_graph
 
 OPTIONS = GraphOptions(graph="prompts")
 

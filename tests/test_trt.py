@@ -19,20 +19,20 @@ from onnx import TensorProto, helper
 from onnx_graphs import write
 from test_cli import call, is_one_clear_line
 
-from samdec_export import engines
 from samdec_export.backends.machine import Gpu, Machine
-from samdec_export.backends.trt import build_engine
-from samdec_export.convert import convert
-from samdec_export.engine_file import EngineRecord
-from samdec_export.engine_options import BuildOptions, parse_profile, parse_targets
-from samdec_export.errors import EngineError, UsageError, ValidationError
-from samdec_export.gate import open_artifact
-from samdec_export.options import Conversion
-from samdec_export.passes.autocast import autocast
-from samdec_export.passes.describe import stamp
-from samdec_export.passes.keep import keep_by_rule
-from samdec_export.signature import Signature, TensorSpec
-from samdec_export.validation.tolerances import TOLERANCES
+from samdec_export.backends.tensorrt import engine as engines
+from samdec_export.backends.tensorrt.builder import build_engine
+from samdec_export.backends.tensorrt.engine_file import EngineRecord
+from samdec_export.backends.tensorrt.options import BuildOptions, parse_profile, parse_targets
+from samdec_export.core.errors import EngineError, UsageError, ValidationError
+from samdec_export.core.options import Conversion
+from samdec_export.core.signature import Signature, TensorSpec
+from samdec_export.export.onnx_file import stamp
+from samdec_export.parity.comparisons import open_artifact
+from samdec_export.parity.tolerances import TOLERANCES
+from samdec_export.precision.autocast import autocast
+from samdec_export.precision.convert import convert
+from samdec_export.precision.keep import keep_by_rule
 
 RTX = BuildOptions(engine="rtx", targets=("sm89",))
 NO_GPU = Machine(gpu=None, versions={"rtx": "1.7.1"})
@@ -254,7 +254,7 @@ def test_what_is_known_to_fail_is_said_before_the_build(
 
 
 def test_attention_in_fp32_is_said_before_the_build(tmp_path: Path) -> None:
-    from samdec_export.passes.engine_lint import lint_for_engine
+    from samdec_export.backends.tensorrt.lint import lint_for_engine
 
     shape = (1, 2, 4, 8)
     node = helper.make_node("Attention", ["x", "x", "x"], ["y"], name="attention_1")

@@ -27,13 +27,14 @@ from rich.console import Console
 from test_cli import call, is_one_clear_line
 from test_trt import RTX, add_nine_axes, add_one_hot, changed, tensor
 
-from samdec_export import engines, log
-from samdec_export.backends import trt
-from samdec_export.candidates import open_artifact
-from samdec_export.errors import EngineError
-from samdec_export.files import move_with_sidecar, sidecar_of
-from samdec_export.passes.engine_lint import lint_for_engine
-from samdec_export.signature import Dim, Signature
+from samdec_export.backends.candidates import open_artifact
+from samdec_export.backends.tensorrt import builder as trt
+from samdec_export.backends.tensorrt import engine as engines
+from samdec_export.backends.tensorrt.lint import lint_for_engine
+from samdec_export.core import log
+from samdec_export.core.errors import EngineError
+from samdec_export.core.files import move_with_sidecar, sidecar_of
+from samdec_export.core.signature import Dim, Signature
 
 WORDS = ("--engine", "rtx", "--targets", "sm89")
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from samdec_export.backends import trt_api
-from samdec_export.engine_options import RTX_TARGETS
+from samdec_export.backends.tensorrt import api as trt_api
+from samdec_export.backends.tensorrt.options import RTX_TARGETS
 
 LISTED = frozenset((Path(__file__).parent / "golden" / "tensorrt-11-names.txt").read_text().split())
 

@@ -15,15 +15,15 @@ from hypothesis.extra import numpy as npst
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from samdec_export import pipeline
-from samdec_export.errors import GraphError, UsageError, ValidationError
-from samdec_export.feeds import NamedFeeds
-from samdec_export.runner import Feeds, Outputs, Runner
-from samdec_export.signature import Signature, TensorSpec
-from samdec_export.validation.compare import compare_case
-from samdec_export.validation.metrics import best_mask_agreement, mask_metrics, tensor_metrics
-from samdec_export.validation.tolerances import TOLERANCES
-from samdec_export.validation.validate import Comparison, ValidationResult, validate
+from samdec_export.core.errors import GraphError, UsageError, ValidationError
+from samdec_export.core.feeds import NamedFeeds
+from samdec_export.core.runner import Feeds, Outputs, Runner
+from samdec_export.core.signature import Signature, TensorSpec
+from samdec_export.export import to_onnx as pipeline
+from samdec_export.parity.compare import compare_case
+from samdec_export.parity.metrics import best_mask_agreement, mask_metrics, tensor_metrics
+from samdec_export.parity.tolerances import TOLERANCES
+from samdec_export.parity.validate import Comparison, ValidationResult, validate
 
 Damage = Callable[[onnx.ModelProto], None]
 

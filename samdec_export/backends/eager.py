@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from samdec_export.options import Provider
-from samdec_export.precision import FORMATS, Precision
-from samdec_export.runner import Array, Feeds, Outputs
-from samdec_export.signature import Dim, Signature, TensorSpec
+from samdec_export.core.dtypes import FORMATS, Precision
+from samdec_export.core.options import Provider
+from samdec_export.core.runner import Array, Feeds, Outputs
+from samdec_export.core.signature import Dim, Signature, TensorSpec
 
 __all__ = ["EagerRunner", "cuda_device"]
 

@@ -7,8 +7,8 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from samdec_export.backends.trt_api import declared_version, installed_version
-from samdec_export.engine_options import ENGINES, EXTRAS, TITLES, EngineName
+from samdec_export.backends.tensorrt.api import declared_version, installed_version
+from samdec_export.backends.tensorrt.options import ENGINES, EXTRAS, TITLES, EngineName
 
 __all__ = ["Gpu", "Machine", "first_gpu", "glance", "look"]
 

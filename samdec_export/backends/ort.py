@@ -8,9 +8,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from samdec_export.errors import DependencyError, GraphError
-from samdec_export.options import Provider
-from samdec_export.runner import Feeds, Outputs
+from samdec_export.core.errors import DependencyError, GraphError
+from samdec_export.core.options import Provider
+from samdec_export.core.runner import Feeds, Outputs
 
 __all__ = ["OrtRunner", "installed_providers", "require_provider"]
 

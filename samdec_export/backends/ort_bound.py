@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 
 from samdec_export.backends.ort import OrtRunner
-from samdec_export.runner import Feeds, Outputs
+from samdec_export.core.runner import Feeds, Outputs
 
 __all__ = ["BoundRunner"]
 

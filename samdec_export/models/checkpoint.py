@@ -13,14 +13,14 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from samdec_export.artifact import CheckpointRef
-from samdec_export.errors import CheckpointError
-from samdec_export.files import sha256
-from samdec_export.log import step
+from samdec_export.core.artifact import CheckpointRef
+from samdec_export.core.errors import CheckpointError
+from samdec_export.core.files import sha256
+from samdec_export.core.log import step
 from samdec_export.models.checkpoint_path import checkpoint_digest
 from samdec_export.models.layouts import find_layout, nearest_family
 from samdec_export.models.registry import EMBEDDED, MODELS, ModelSpec, find_model
-from samdec_export.models.sam import SamDecoder, seed_weights
+from samdec_export.models.sam.decoder import SamDecoder, seed_weights
 from samdec_export.models.tensor_files import TensorFile, open_tensors
 
 __all__ = ["LoadedModel", "load_model"]

@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-from samdec_export.errors import CheckpointError
+from samdec_export.core.errors import CheckpointError
 
 __all__ = ["checkpoint_digest", "resolve_checkpoint", "shards_of"]
 

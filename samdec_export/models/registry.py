@@ -6,7 +6,7 @@ import difflib
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
-from samdec_export.errors import UsageError
+from samdec_export.core.errors import UsageError
 
 __all__ = ["EMBEDDED", "MODELS", "Architecture", "Encoder", "ModelSpec", "find_model"]
 

@@ -18,7 +18,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from samdec_export.errors import CheckpointError
+from samdec_export.core.errors import CheckpointError
 from samdec_export.models.checkpoint_path import resolve_checkpoint, shards_of
 
 __all__ = ["TensorFile", "open_tensors"]

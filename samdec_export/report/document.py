@@ -13,7 +13,7 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any, Final, Literal
 
-from samdec_export.errors import UsageError
+from samdec_export.core.errors import UsageError
 from samdec_export.report.compared import (
     Case,
     Comparison,
@@ -28,20 +28,8 @@ from samdec_export.report.compared import (
     Verdict,
     Violation,
 )
-from samdec_export.report.made import (
-    ArtifactEntry,
-    Checkpoint,
-    EngineDetails,
-    Machine,
-    Provenance,
-    Stage,
-)
-from samdec_export.report.measured import (
-    Baseline,
-    Latency,
-    RangeRow,
-    Timing,
-)
+from samdec_export.report.made import ArtifactEntry, Checkpoint, EngineDetails, Machine, Provenance, Stage
+from samdec_export.report.measured import Baseline, Latency, RangeRow, Timing
 
 __all__ = [
     "SCHEMA_VERSION",

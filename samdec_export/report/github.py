@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from samdec_export.errors import UsageError
+from samdec_export.core.errors import UsageError
 from samdec_export.report.document import Document
 from samdec_export.report.markdown import to_markdown
 from samdec_export.report.views import failed, headline

@@ -6,16 +6,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from samdec_export.report.document import (
-    Comparison,
-    Document,
-    Latency,
-    Number,
-    Output,
-    RangeRow,
-    Timing,
-    Verdict,
-)
+from samdec_export.report.document import Comparison, Document, Latency, Number, Output, RangeRow, Timing, Verdict
 
 __all__ = [
     "OutputRow",

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from samdec_export.config import RunConfig
-from samdec_export.errors import UsageError
+from samdec_export.core.errors import UsageError
+from samdec_export.run.config import RunConfig
 
 __all__ = ["RecordedBench", "read_baseline", "timing_of"]
 

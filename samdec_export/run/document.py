@@ -10,13 +10,13 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from samdec_export.engine_file import EngineRecord
-from samdec_export.engine_index import obstacle
-from samdec_export.ledger import Entry
-from samdec_export.precision import Precision
+from samdec_export.backends.tensorrt.engine_file import EngineRecord
+from samdec_export.backends.tensorrt.index import obstacle
+from samdec_export.core.dtypes import Precision
 from samdec_export.report.document import SCHEMA_VERSION, ArtifactEntry, Document, Verdict
 from samdec_export.run.baseline import RecordedBench, timing_of
 from samdec_export.run.job import Job
+from samdec_export.run.ledger import Entry
 from samdec_export.run.verdicts import judge_comparison, judge_latency, judge_origin, judge_weights
 
 __all__ = ["Results", "build_document", "engine_obstacles"]

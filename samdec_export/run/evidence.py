@@ -7,12 +7,12 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from samdec_export.gate import Validated
-from samdec_export.precision import Precision
+from samdec_export.core.dtypes import Precision
+from samdec_export.parity.comparisons import Validated
 
 if TYPE_CHECKING:
-    from samdec_export.validation.evidence import ErrorSpread, WorstMask
-    from samdec_export.validation.validate import ValidationResult
+    from samdec_export.parity.evidence import ErrorSpread, WorstMask
+    from samdec_export.parity.validate import ValidationResult
 
 __all__ = ["found_by"]
 
@@ -29,7 +29,7 @@ def found_by(done: Validated, artifact: str, precision: Precision) -> dict[str, 
         precision: Its precision.
     """
     masks = [mask for result in done.results for mask in _masks(result, artifact)]
-    from samdec_export.validation.report import finite
+    from samdec_export.parity.summary import finite
 
     found: dict[str, Any] = finite(
         {
@@ -68,7 +68,7 @@ def _comparison(result: ValidationResult, artifact: str, precision: Precision) -
 
 def _histogram(spread: ErrorSpread) -> dict[str, Any]:
     """Without the empty bins at both ends; one bin at least."""
-    from samdec_export.validation.evidence import EDGES
+    from samdec_export.parity.evidence import EDGES
 
     filled = [number for number, count in enumerate(spread.counts) if count] or [0]
     first, last = filled[0], filled[-1] + 1

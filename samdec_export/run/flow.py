@@ -9,20 +9,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from samdec_export.config import RunConfig
-from samdec_export.engine_index import obstacle
-from samdec_export.engine_options import ENGINES, EngineName
-from samdec_export.errors import SamdecError, ValidationError
-from samdec_export.files import staging
-from samdec_export.ledger import Entry, FileHashes, Ledger, Made, Stage, open_ledger
-from samdec_export.log import step
-from samdec_export.precision import Precision
+from samdec_export.backends.tensorrt.index import obstacle
+from samdec_export.backends.tensorrt.options import ENGINES, EngineName
+from samdec_export.core.dtypes import Precision
+from samdec_export.core.errors import SamdecError, ValidationError
+from samdec_export.core.files import staging
+from samdec_export.core.log import step
 from samdec_export.report.document import Document
-from samdec_export.reports import ReportFormat, read, render
+from samdec_export.report.render import ReportFormat, read, render
 from samdec_export.run import stages
 from samdec_export.run.baseline import RecordedBench, read_baseline
+from samdec_export.run.config import RunConfig
 from samdec_export.run.document import Results, build_document, engine_obstacles, engine_record
 from samdec_export.run.job import Job, hash_of
+from samdec_export.run.ledger import Entry, FileHashes, Ledger, Made, Stage, open_ledger
 
 __all__ = ["Ran", "run"]
 

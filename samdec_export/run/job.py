@@ -7,14 +7,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from samdec_export import interrupts
-from samdec_export.artifact import tool_versions
 from samdec_export.backends.machine import Machine, glance
-from samdec_export.config import RunConfig
-from samdec_export.errors import CheckpointError, UsageError
-from samdec_export.files import sha256
-from samdec_export.ledger import FileHashes, code_hash
+from samdec_export.core import interrupts
+from samdec_export.core.artifact import tool_versions
+from samdec_export.core.errors import CheckpointError, UsageError
+from samdec_export.core.files import sha256
 from samdec_export.models.checkpoint_path import checkpoint_digest, resolve_checkpoint
+from samdec_export.run.config import RunConfig
+from samdec_export.run.ledger import FileHashes, code_hash
 
 if TYPE_CHECKING:
     from samdec_export.models.checkpoint import LoadedModel

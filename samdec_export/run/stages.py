@@ -14,16 +14,16 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from samdec_export.artifact import Artifact
-from samdec_export.engine_options import EngineName
-from samdec_export.errors import DependencyError
-from samdec_export.files import staging, write_text
-from samdec_export.ledger import Entry, Made, Stage
-from samdec_export.precision import FORMATS, LowPrecision, Precision
+from samdec_export.backends.tensorrt.options import EngineName
+from samdec_export.core.artifact import Artifact
+from samdec_export.core.dtypes import FORMATS, LowPrecision, Precision
+from samdec_export.core.errors import DependencyError
+from samdec_export.core.files import staging, write_text
 from samdec_export.run.job import Job, hash_of
+from samdec_export.run.ledger import Entry, Made, Stage
 
 if TYPE_CHECKING:
-    from samdec_export.candidates import Subject
+    from samdec_export.backends.candidates import Subject
 
 __all__ = [
     "BENCH_FILE",
@@ -50,7 +50,7 @@ def trace_stage(job: Job, folder: Path) -> Stage:
     config = job.config
 
     def make() -> Made:
-        from samdec_export.pipeline import trace_graph
+        from samdec_export.export.to_onnx import trace_graph
 
         loaded = job.weights.loaded
         with staging(folder) as scratch:
@@ -68,7 +68,7 @@ def simplify_stage(job: Job, traced: Entry) -> Stage:
     """From that to the fp32 file that is delivered."""
 
     def make() -> Made:
-        from samdec_export.pipeline import simplify_graph
+        from samdec_export.export.to_onnx import simplify_graph
 
         out = job.config.out
         with staging(out) as scratch:
@@ -84,8 +84,8 @@ def convert_stage(job: Job, exported: Entry, precision: LowPrecision) -> Stage:
     asked, feeds = job.config.convert.options(precision), job.config.parity.feeds
 
     def make() -> Made:
-        from samdec_export.convert import convert
-        from samdec_export.passes.describe import describe
+        from samdec_export.export.onnx_file import describe
+        from samdec_export.precision.convert import convert
 
         done = convert(exported.file(".onnx"), asked, feeds=feeds, sweep=None)
         kept, limit = done.artifact.record.kept, FORMATS[precision].largest
@@ -115,7 +115,7 @@ def engine_stage(job: Job, typed: Entry, engine: EngineName, precision: Precisio
     asked, machine = job.config.engines.options(engine), job.machine
 
     def make() -> Made:
-        from samdec_export.engines import build
+        from samdec_export.backends.tensorrt.engine import build
 
         done = build(typed.file(".onnx"), asked, out=folder).engine
         facts = {"engine": done.to_json(), "bytes": done.path.stat().st_size}
@@ -130,7 +130,7 @@ def parity_stage(job: Job, exported: Entry, typed: Entry, precision: Precision) 
     """The comparison of an ONNX file with eager PyTorch, within the limits of the gate."""
 
     def make() -> Made:
-        from samdec_export.candidates import open_subject
+        from samdec_export.backends.candidates import open_subject
 
         return Made(result=_compared(job, exported, open_subject(typed.file(".onnx")), precision))
 
@@ -144,7 +144,7 @@ def engine_parity_stage(job: Job, exported: Entry, built: Entry, precision: Prec
     rounding: Precision = "fp16" if job.config.engines.tf32 and precision == "fp32" else precision
 
     def make() -> Made:
-        from samdec_export.candidates import open_subject
+        from samdec_export.backends.candidates import open_subject
 
         name = built.result["engine"]["file"]
         try:
@@ -169,8 +169,8 @@ def _parity_inputs(job: Job, judged: Entry, precision: Precision) -> dict[str, A
 
 def _compared(job: Job, exported: Entry, subject: Subject, precision: Precision) -> dict[str, Any]:
     """What a comparison finds; recorded inputs are those of the fp32 file."""
-    from samdec_export.feeds import typed_feeds
-    from samdec_export.gate import check, open_artifact, replay_words, select_cases
+    from samdec_export.core.feeds import typed_feeds
+    from samdec_export.parity.comparisons import check, open_artifact, replay_words, select_cases
     from samdec_export.run.evidence import found_by
 
     asked, artifact = job.config.parity, subject.artifact
@@ -189,8 +189,8 @@ def bench_stage(job: Job, files: Sequence[Entry], engines: Sequence[Entry]) -> S
     asked = job.config.bench
 
     def make() -> Made:
-        from samdec_export.bench import BenchEntry, bench
-        from samdec_export.benchmark import Workload
+        from samdec_export.bench.measure import Workload
+        from samdec_export.bench.side_by_side import BenchEntry, bench
 
         onnx, plans = (
             [entry.file(ending) for entry in kind] for ending, kind in ((".onnx", files), (".engine", engines))

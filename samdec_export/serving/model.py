@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias
 
-from samdec_export.engine_options import Profile
-from samdec_export.signature import Axis, Dim, Signature, TensorSpec
+from samdec_export.backends.tensorrt.options import Profile
+from samdec_export.core.signature import Axis, Dim, Signature, TensorSpec
 
 __all__ = ["FILE_NAMES", "ServedBackend", "ServedModel", "WarmUp"]
 

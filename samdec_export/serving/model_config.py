@@ -5,11 +5,11 @@ from __future__ import annotations
 import struct
 from typing import Any, Final
 
-from samdec_export.engine_options import Profile
-from samdec_export.errors import DependencyError
+from samdec_export.backends.tensorrt.options import Profile
+from samdec_export.core.errors import DependencyError
+from samdec_export.core.signature import DType, TensorSpec, axis_size
 from samdec_export.serving.model import FILE_NAMES, ServedBackend, ServedModel, WarmUp
-from samdec_export.serving_options import ServedKind, ServingOptions
-from samdec_export.signature import DType, TensorSpec, axis_size
+from samdec_export.serving.options import ServedKind, ServingOptions
 
 __all__ = ["config_text", "warm_up_files"]
 

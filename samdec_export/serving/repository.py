@@ -19,11 +19,11 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
-from samdec_export.errors import GraphError
-from samdec_export.files import sha256
+from samdec_export.core.errors import GraphError
+from samdec_export.core.files import sha256
 from samdec_export.serving.model import FILE_NAMES, ServedModel
 from samdec_export.serving.model_config import config_text, warm_up_files
-from samdec_export.serving_options import ServingOptions
+from samdec_export.serving.options import ServingOptions
 
 __all__ = ["ServedFile", "write_client", "write_model", "write_readme"]
 

@@ -7,10 +7,11 @@ import json
 import sys
 from pathlib import Path
 
-from samdec_export import bench, display
-from samdec_export.benchmark import Candidate
-from samdec_export.files import write_text
-from samdec_export.log import show_progress
+from samdec_export.bench import side_by_side as bench
+from samdec_export.bench.measure import Candidate
+from samdec_export.cli import tables as display
+from samdec_export.core.files import write_text
+from samdec_export.core.log import show_progress
 
 WORKER = Path(__file__).with_name("worker.py")
 

@@ -1,4 +1,4 @@
-"""A peer's ONNX file behind the worker protocol of samdec_export.benchmark.
+"""A peer's ONNX file behind the worker protocol of samdec_export.bench.measure.
 
 python worker.py segment_anything|optimum FILE
 """
@@ -13,8 +13,8 @@ from collections.abc import Mapping
 import numpy as np
 import onnxruntime
 
-from samdec_export.bench_worker import serve
-from samdec_export.runner import Feeds
+from samdec_export.bench.worker import serve
+from samdec_export.core.runner import Feeds
 
 SIDE = 1024.0
 

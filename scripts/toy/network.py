@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from samdec_export import models
-from samdec_export.models.common import LayerNorm2d
 from samdec_export.models.registry import MODELS
-from samdec_export.models.sam import SamDecoder
+from samdec_export.models.sam.common import LayerNorm2d
+from samdec_export.models.sam.decoder import SamDecoder
 from toy.pictures import Array, Picture
 
 __all__ = ["WEIGHTS", "ToySam", "embed", "load"]

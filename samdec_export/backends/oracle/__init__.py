@@ -1,0 +1,1 @@
+"""ONNX graphs run in NumPy, every result rounded as its type says."""

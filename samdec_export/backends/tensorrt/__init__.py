@@ -1,0 +1,1 @@
+"""TensorRT and TensorRT-RTX: what they refuse, build, load and run."""

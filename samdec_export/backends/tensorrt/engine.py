@@ -1,0 +1,287 @@
+"""The flow of an engine build: an ONNX file goes in, a plan whose precision was checked comes out."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from samdec_export.api.engine import check_turing, typed_for
+from samdec_export.backends.tensorrt.engine_file import EngineFile, EngineRecord, publish_engine
+from samdec_export.backends.tensorrt.options import DEFAULT_TARGETS, RTX_TARGETS, BuildOptions, EngineName, Profile
+from samdec_export.core import interrupts
+from samdec_export.core.artifact import Artifact, tool_versions
+from samdec_export.core.dtypes import LowPrecision, Precision
+from samdec_export.core.errors import DependencyError, EngineError, NoRecordError, UsageError
+from samdec_export.core.files import staging
+from samdec_export.core.log import log, step
+from samdec_export.core.signature import Signature
+from samdec_export.parity.comparisons import open_artifact
+
+if TYPE_CHECKING:
+    from samdec_export.backends.machine import Machine
+    from samdec_export.backends.tensorrt.builder import BuiltEngine, EngineTensor
+
+__all__ = ["EngineBuilt", "build", "check_options", "check_precision", "choose_engine", "select_onnx", "settle"]
+
+PRODUCTS = frozenset({"MATRIX_MULTIPLY", "CONVOLUTION", "DECONVOLUTION", "EINSUM"})
+"""TensorRT's layers that multiply matrices."""
+
+DTYPES: dict[Precision, str] = {"fp32": "FLOAT", "fp16": "HALF", "bf16": "BF16"}
+"""TensorRT's name of each precision."""
+
+BUILD_TOOLS = ("samdec-export", "tensorrt", "tensorrt-rtx-cu13", "tensorrt-rtx-cu12")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineBuilt:
+    """A published engine and the ONNX file that it was built from."""
+
+    engine: EngineFile
+    onnx: Path
+
+    def to_json(self) -> dict[str, Any]:
+        """The sidecar's content, where the files are, and the size of the plan."""
+        size = self.engine.path.stat().st_size
+        return {
+            "path": str(self.engine.path),
+            "bytes": size,
+            "onnx": str(self.onnx),
+            "artifact": self.engine.to_json(),
+        }
+
+
+def build(
+    path: Path | None,
+    wanted: BuildOptions,
+    precision: LowPrecision | None = None,
+    checkpoint: Path | None = None,
+    *,
+    out: Path | None = None,
+    folder: Path = Path("artifacts"),
+) -> EngineBuilt:
+    """Build an engine of an exported file.
+
+    Args:
+        path: The ONNX file; None for the one export in `folder`.
+        wanted: Settings.
+        precision: What the file is converted to first, unless it is that already; None to take it as it is.
+        checkpoint: What it was exported from, to validate a conversion with; None not to.
+        out: The folder to write to; None for that of the ONNX file.
+        folder: Where to look for an export.
+
+    Raises:
+        UsageError: There is no one export, or an option does not go with the engine or the graph.
+        EngineError: TensorRT would refuse or refuses the graph, or its precision is not what was asked for.
+        DependencyError: No engine can build here.
+        CheckpointError, GraphError, ValidationError: As the stages say. No engine is left in `out`; a conversion that
+            failed its validation stays, and fails again.
+    """
+    with interrupts.deferred():
+        from samdec_export.backends.machine import look
+        from samdec_export.backends.tensorrt.builder import build_engine
+        from samdec_export.backends.tensorrt.lint import check_profiles, lint_for_engine
+
+    source = open_artifact(path or select_onnx(folder))
+    machine = look()
+    engine = choose_engine(wanted.engine, machine)
+    wanted = replace(wanted, targets=_targets(wanted, engine, machine))
+    check_options(engine, wanted, precision or source.record.precision, machine)
+    check_profiles(source.record.signature, wanted.profiles)
+    costs = lint_for_engine(source.path, source.record.signature)
+    target = out or source.path.parent
+    with staging(target):
+        pass  # a folder that cannot be written to is known before the work, not after
+    typed = typed_for(source, precision, wanted.targets, checkpoint)
+    signature = typed.record.signature
+    if typed.path != source.path:
+        costs = lint_for_engine(typed.path, signature)
+    for cost in costs:
+        log.warning("%s", cost)
+    check_turing(typed, wanted.targets)
+    settled = settle(wanted, engine, machine, signature)
+    built = build_engine(typed.path, engine, signature, settled)
+    check_precision(built, typed)
+    record = _record(built, engine, machine, settled, typed)
+    if settled.timing_cache:
+        _write_cache(settled.timing_cache, built.timing_cache)
+    with staging(target) as scratch:
+        draft = scratch / "draft.engine"
+        draft.write_bytes(built.plan)
+        published = publish_engine(draft, record, target)
+    return EngineBuilt(engine=published, onnx=typed.path)
+
+
+def select_onnx(folder: Path) -> Path:
+    """The one export in a folder; conversions of it count as the same.
+
+    Raises:
+        UsageError: There is none, or several; the message lists them.
+        GraphError: A file is damaged.
+    """
+    found = [artifact for artifact in map(_own, sorted(folder.glob("*.onnx"))) if artifact]
+    digests = {artifact.sha256 for artifact in found}
+    exported = [artifact for artifact in found if artifact.record.parent not in digests]
+    if len(exported) == 1:
+        log.info("Building from %s.", exported[0].path)
+        return exported[0].path
+    if not exported:
+        raise UsageError(f"There is no exported ONNX file in {folder}.", "Run samdec-export onnx, or name a file.")
+    names = ", ".join(str(artifact.path) for artifact in exported)
+    raise UsageError(f"There are {len(exported)} exports in {folder}: {names}.", "Name the one to build from.")
+
+
+def _own(path: Path) -> Artifact | None:
+    """An ONNX file of this project's, or None with a word about it."""
+    try:
+        return open_artifact(path)
+    except NoRecordError:
+        log.info("Passing over %s: samdec-export did not write it.", path)
+        return None
+
+
+def choose_engine(asked: EngineName | None, machine: Machine) -> EngineName:
+    """What was asked for, or what can build here; TensorRT before TensorRT-RTX where both can.
+
+    Raises:
+        DependencyError: Neither can, or what was asked for cannot.
+    """
+    candidates: tuple[EngineName, ...] = (asked,) if asked else ("tensorrt", "rtx")
+    obstacles = {engine: machine.obstacle(engine) for engine in candidates}
+    for engine, obstacle in obstacles.items():
+        if not obstacle:
+            if asked is None:
+                log.info("Engine: %s %s, which can build here.", engine, machine.versions[engine])
+            return engine
+    raise DependencyError(
+        f"No engine can be built here: {'; '.join(obstacles.values())}.",
+        "TensorRT-RTX needs no GPU to build: pip install 'samdec-export[rtx]'.",
+    )
+
+
+def check_options(engine: EngineName, wanted: BuildOptions, precision: Precision, machine: Machine) -> None:
+    """Do nothing if the engine has every option that is set.
+
+    Raises:
+        UsageError: It has not; better than a flag without effect.
+    """
+    for refused, message, advice in _objections(engine, wanted, precision, machine):
+        if refused:
+            raise UsageError(message, advice)
+
+
+def _objections(
+    engine: EngineName, wanted: BuildOptions, precision: Precision, machine: Machine
+) -> Iterator[tuple[bool, str, str]]:
+    if engine == "tensorrt":
+        yield (
+            bool(wanted.targets),
+            "TensorRT builds for the GPU that it runs on: it has no --targets.",
+            "Leave it out, or build with --engine rtx.",
+        )
+        return
+    yield (
+        wanted.timing_cache is not None,
+        "TensorRT-RTX times no kernels when it builds: --timing-cache has no effect.",
+        "Leave it out, or use --engine tensorrt.",
+    )
+    yield (
+        wanted.hardware_compat,
+        "TensorRT-RTX builds for the GPU generations it is given: --hardware-compat has no effect.",
+        "Name them with --targets, or use --engine tensorrt.",
+    )
+    yield (
+        "sm75" in wanted.targets and precision != "fp16",
+        f"TensorRT-RTX builds for sm75 in fp16 only, and this is {precision}.",
+        "Add --fp16, or leave sm75 out of --targets.",
+    )
+    options = {"version-compat": wanted.version_compat, "strip-weights": wanted.strip_weights, "refit": wanted.refit}
+    for name, on in options.items():
+        yield (
+            on and machine.gpu is None,
+            f"TensorRT-RTX needs a GPU for --{name}, and there is none here.",
+            "Leave it out, or build on a machine with a GPU.",
+        )
+
+
+def settle(wanted: BuildOptions, engine: EngineName, machine: Machine, signature: Signature) -> BuildOptions:
+    """Engine, targets and profiles in full: what was left out has its usual value."""
+    ranges = {dim.name: dim for dim in signature.dims}
+    profiles: tuple[Profile, ...] = tuple(
+        tuple(
+            (
+                ranges | {dim.name: replace(ranges[dim.name], min=dim.min, opt=dim.opt, max=dim.max) for dim in profile}
+            ).values()
+        )
+        for profile in wanted.profiles or ((),)
+    )
+    return replace(wanted, engine=engine, targets=_targets(wanted, engine, machine), profiles=profiles)
+
+
+def _targets(wanted: BuildOptions, engine: EngineName, machine: Machine) -> tuple[str, ...]:
+    """What was asked for, or the generation of the GPU here, or the usual ones; none for TensorRT."""
+    if engine != "rtx" or wanted.targets:
+        return wanted.targets
+    gpu = machine.gpu
+    targets = (gpu.target,) if gpu and gpu.target in RTX_TARGETS else DEFAULT_TARGETS
+    reason = f"the {gpu.name} here" if gpu and gpu.target in targets else "without a GPU of theirs here"
+    log.info("Targets: %s (%s).", ", ".join(targets), reason)
+    return targets
+
+
+def check_precision(built: BuiltEngine, source: Artifact) -> None:
+    """Do nothing if TensorRT's network multiplies matrices in the precision of the file, but for what was kept.
+
+    Raises:
+        EngineError: It does not, or a normalisation is in fp16.
+    """
+    if unsafe := [text for text in built.warnings if "layernorm" in text.lower() and "fp16" in text.lower()]:
+        raise EngineError(
+            f"{source.path}: TensorRT warns of normalisation in fp16: {unsafe[0]}",
+            "Convert the fp32 file without --no-protect.",
+        )
+    record = source.record
+    products = [layer for layer in built.layers if layer.type in PRODUCTS]
+    wanted = DTYPES[record.precision]
+    stray = [layer for layer in products if layer.dtype != wanted and layer.node not in record.kept]
+    if stray or not any(layer.dtype == wanted for layer in products):
+        named = ", ".join(f"{layer.node} ({layer.dtype})" for layer in stray[:3]) or "all of them"
+        raise EngineError(
+            f"{source.path}: {len(stray)} of {len(products)} matrix products would not be computed in "
+            f"{record.precision}, and its record keeps none of these: {named}.",
+            "Convert the fp32 file again; --keep-fp32 is how a node is kept on purpose.",
+        )
+
+
+def _record(
+    built: BuiltEngine, engine: EngineName, machine: Machine, settled: BuildOptions, typed: Artifact
+) -> EngineRecord:
+    targets = settled.targets or ((machine.gpu.target,) if machine.gpu else ())
+    return EngineRecord(
+        engine=engine,
+        version=built.version,
+        targets=targets,
+        onnx=typed.path.name,
+        onnx_sha256=typed.sha256,
+        settings=settled.settings,
+        profiles=settled.profiles,
+        tensors=[_tensor(tensor) for tensor in built.tensors],
+        histogram=built.histogram,
+        warnings=built.warnings,
+        seconds=round(built.seconds, 3),
+        tools=tool_versions(*BUILD_TOOLS),
+        source=typed.record,
+    )
+
+
+def _tensor(tensor: EngineTensor) -> dict[str, Any]:
+    return {"name": tensor.name, "kind": tensor.kind, "dtype": tensor.dtype, "shape": list(tensor.shape)}
+
+
+def _write_cache(path: Path, content: bytes) -> None:
+    with step("Writing the timing cache"), staging(path.parent) as scratch:
+        draft = scratch / path.name
+        draft.write_bytes(content)
+        os.replace(draft, path)

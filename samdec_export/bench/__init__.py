@@ -1,0 +1,1 @@
+"""How fast is it? Candidates timed side by side."""

@@ -1,0 +1,273 @@
+"""The flow of a benchmark: exported files and engines in, measured times beside counted costs out."""
+
+from __future__ import annotations
+
+import os
+import statistics
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from samdec_export.backends.candidates import Subject, is_engine, open_subject
+from samdec_export.backends.tensorrt.options import profile_for
+from samdec_export.bench.measure import Candidate, Measurement, Workload, measure
+from samdec_export.core.errors import EngineError, UsageError
+from samdec_export.core.feeds import Case
+from samdec_export.core.files import staging
+from samdec_export.core.log import log, step
+from samdec_export.core.options import BENCH_RUNNERS, BenchRunner
+from samdec_export.core.runner import Runner
+from samdec_export.export.cost import Cost, count_cost
+
+if TYPE_CHECKING:
+    from samdec_export.models.sam.graphs import ExportGraph
+
+__all__ = [
+    "BenchEntry",
+    "Benchmarked",
+    "bench",
+    "case_for",
+    "draw",
+    "open_runner",
+    "parse_entry",
+    "parse_workloads",
+]
+
+WORKER = (sys.executable, "-m", "samdec_export.bench.worker")
+PEAK = "matmul"
+GPU_RUNNERS: Final = frozenset[BenchRunner]({"ort-cuda", "trt"})
+PEAK_SIDE = 1536
+"""Side of the matrices whose product is the yardstick of speed: 7.2 Gflop, well above any cache."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BenchEntry:
+    """An exported file or a built engine, and what to time it on."""
+
+    path: Path
+    runner: BenchRunner = "ort"
+    checkpoint: Path | None = None
+    name: str
+
+    @property
+    def candidate(self) -> Candidate:
+        """The program that runs it."""
+        checkpoint = [str(self.checkpoint)] if self.checkpoint else []
+        return Candidate(name=self.name, command=(*WORKER, self.runner, str(self.path), *checkpoint))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Benchmarked:
+    """Measured times, counted costs, and the speed of a plain matrix product in the same run, in flop/s.
+
+    That product ran on the CPU, and says nothing of the candidates in `on_gpu`.
+    """
+
+    measurements: tuple[Measurement, ...]
+    costs: Mapping[tuple[str, Workload], Cost]
+    peak_flops: float
+    threads: int
+    on_gpu: frozenset[str]
+
+    def to_json(self) -> dict[str, Any]:
+        """Every repeat, with flops, bytes and speeds where they were counted."""
+        rows = []
+        for item in self.measurements:
+            cost = self.costs.get((item.candidate, item.workload))
+            counted = (
+                {"flops": cost.flops, "bytes": cost.bytes, "flops_per_second": cost.flops / item.median}
+                if cost and item.seconds
+                else {}
+            )
+            rows.append({**item.to_json(), **counted, "on_gpu": item.candidate in self.on_gpu})
+        return {"threads": self.threads, "peak_flops_per_second": self.peak_flops, "measurements": rows}
+
+
+def parse_entry(text: str, checkpoint: Path | None) -> BenchEntry:
+    """Read `FILE` or `FILE@RUNNER`; an engine is its own runner.
+
+    Raises:
+        UsageError: There is no such runner, or it does not run such a file.
+    """
+    path, _, kind = text.rpartition("@") if "@" in text else (text, "", "")
+    own: BenchRunner = "trt" if is_engine(Path(path)) else "ort"
+    known: tuple[BenchRunner, ...] = (
+        ("trt",) if own == "trt" else tuple(runner for runner in BENCH_RUNNERS if runner != "trt")
+    )
+    for runner in known:
+        if runner == (kind or own):
+            return BenchEntry(path=Path(path), runner=runner, checkpoint=checkpoint if kind else None, name=text)
+    raise UsageError(f"There is no runner {kind!r} for {path}.", f"Known: {', '.join(known)}.")
+
+
+def parse_workloads(images: str, prompts: str, points: str) -> list[Workload]:
+    """Every combination of comma-separated counts.
+
+    Raises:
+        UsageError: One is not a positive whole number.
+    """
+
+    def counts(name: str, text: str) -> list[int]:
+        parts = [part.strip() for part in text.split(",")]
+        if not all(part.isdecimal() and int(part) for part in parts):
+            raise UsageError(f"--{name} {text!r} is not a list of positive whole numbers.", "Write such as 1,8,64.")
+        return [int(part) for part in parts]
+
+    return Workload.grid(counts("images", images), counts("prompts", prompts), counts("points", points))
+
+
+def draw(done: Benchmarked, path: Path) -> None:
+    """Write a picture of cost against prompts.
+
+    Raises:
+        DependencyError, UsageError, GraphError: matplotlib is missing, or the file cannot be written.
+    """
+    from samdec_export.bench.plot import plot_cost
+
+    with staging(path.parent) as scratch:
+        plot_cost(done.measurements, scratch / path.name)
+        os.replace(scratch / path.name, path)
+
+
+def bench(
+    entries: Sequence[BenchEntry],
+    workloads: Sequence[Workload],
+    *,
+    extra: Sequence[Candidate] = (),
+    threads: int = 2,
+    warmups: int = 2,
+    repeats: int = 7,
+) -> Benchmarked:
+    """Time files side by side, each on its engine in a process of its own.
+
+    Args:
+        entries: What to time.
+        workloads: What to run.
+        extra: Other programs that speak the worker protocol.
+        threads: Threads that each may use.
+        warmups: Rounds that are not counted.
+        repeats: Rounds that are.
+
+    Raises:
+        SamdecError: A file is not of this project, or a candidate's process stopped.
+    """
+    costs: dict[tuple[str, Workload], Cost] = {}
+    for entry in entries:
+        subject = _open(entry)
+        if subject.onnx is None:
+            log.info("%s is not counted: the ONNX file it was built from does not lie beside it.", entry.name)
+            continue
+        with step(f"Counting {entry.name}"):
+            for load in workloads:
+                try:
+                    sizes = case_for(subject, asdict(load)).sizes
+                except ValueError:
+                    continue
+                shapes = {spec.name: spec.concrete(sizes) for spec in subject.artifact.record.signature.inputs}
+                costs[entry.name, load] = count_cost(subject.onnx, shapes)
+    peak = Candidate(name=PEAK, command=(*WORKER, "peak", str(PEAK_SIDE)))
+    candidates = [*(entry.candidate for entry in entries), *extra, peak]
+    found = measure(candidates, workloads, threads=threads, warmups=warmups, repeats=repeats)
+    matmul = [seconds for item in found if item.candidate == PEAK for seconds in item.seconds]
+    return Benchmarked(
+        measurements=tuple(item for item in found if item.candidate != PEAK),
+        costs=costs,
+        peak_flops=2 * PEAK_SIDE**3 / statistics.median(matmul),
+        threads=threads,
+        on_gpu=frozenset(entry.name for entry in entries if entry.runner in GPU_RUNNERS),
+    )
+
+
+def _open(entry: BenchEntry) -> Subject:
+    """The file of an entry, which is known to run here as far as can be told without running it."""
+    return open_subject(entry.path, "cuda" if entry.runner == "ort-cuda" else None)
+
+
+def open_runner(path: Path, kind: BenchRunner, checkpoint: Path | None, threads: int) -> tuple[Runner, Subject]:
+    """A file on one engine, as a benchmark runs it.
+
+    Args:
+        path: The ONNX file, or the engine.
+        kind: `ort` and `ort-cuda` run the file; `trt` runs an engine; `eager` and `compile` run the module that it was
+            exported from.
+        checkpoint: The weights, for those two; None where they are embedded.
+        threads: Threads within an operator; torch takes its own from the environment.
+
+    Raises:
+        SamdecError: As the stages say.
+    """
+    subject = _open(BenchEntry(path=path, runner=kind, name=path.name))
+    return OPENERS[kind](subject, checkpoint, threads), subject
+
+
+def _open_ort(subject: Subject, checkpoint: Path | None, threads: int) -> Runner:
+    from samdec_export.backends.ort import OrtRunner
+
+    return OrtRunner(subject.artifact.path, threads=threads, arena=True)
+
+
+def _open_ort_cuda(subject: Subject, checkpoint: Path | None, threads: int) -> Runner:
+    from samdec_export.backends.ort import OrtRunner
+    from samdec_export.backends.ort_bound import BoundRunner
+
+    return BoundRunner(OrtRunner(subject.artifact.path, "cuda", threads=threads, arena=True))
+
+
+def _open_trt(subject: Subject, checkpoint: Path | None, threads: int) -> Runner:
+    from samdec_export.backends.tensorrt.load import load_engine
+    from samdec_export.backends.tensorrt.zero_copy import ZeroCopyRunner
+
+    assert subject.engine is not None
+    return ZeroCopyRunner(load_engine(subject.engine))
+
+
+def _open_eager(subject: Subject, checkpoint: Path | None, threads: int) -> Runner:
+    from samdec_export.backends.eager import EagerRunner
+
+    return EagerRunner(_module(subject, checkpoint), subject.artifact.record.signature, whole=True)
+
+
+def _open_compiled(subject: Subject, checkpoint: Path | None, threads: int) -> Runner:
+    from samdec_export.backends.eager import EagerRunner
+
+    return EagerRunner.compiled(_module(subject, checkpoint), subject.artifact.record.signature)
+
+
+def _module(subject: Subject, checkpoint: Path | None) -> ExportGraph:
+    from samdec_export.models.sam.graphs import build_graph
+    from samdec_export.parity.comparisons import load_for
+
+    record = subject.artifact.record
+    return build_graph(load_for(subject.artifact, checkpoint).decoder, record.grid, record.options)
+
+
+OPENERS: Final[dict[BenchRunner, Callable[[Subject, Path | None, int], Runner]]] = {
+    "ort": _open_ort,
+    "ort-cuda": _open_ort_cuda,
+    "eager": _open_eager,
+    "compile": _open_compiled,
+    "trt": _open_trt,
+}
+
+
+def case_for(subject: Subject, request: Mapping[str, int]) -> Case:
+    """The case that a request means to a file; axes that it does not name take their usual size.
+
+    Raises:
+        ValueError: The graph takes one image only, or the engine has no profile for these sizes.
+    """
+    signature = subject.artifact.record.signature
+    names = {dim.name for dim in signature.dims}
+    if "images" not in names and request["images"] > 1:
+        raise ValueError("one image at a time")
+    sizes = {dim.name: dim.opt for dim in subject.signatures[0].dims}
+    wanted = {**request, "batch": request["prompts"]}
+    sizes |= {name: size for name, size in wanted.items() if name in names}
+    if subject.engine:
+        try:
+            profile_for(subject.engine.record.profiles, sizes)
+        except EngineError as error:
+            raise ValueError(error.message) from error
+    return Case(sizes=sizes)

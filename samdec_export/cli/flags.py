@@ -1,0 +1,36 @@
+"""What the commands share: options that several take, and how a result is printed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from samdec_export.core.dtypes import LowPrecision
+from samdec_export.core.errors import UsageError
+
+__all__ = ["AsJson", "Checkpoint", "chosen_precision", "print_json"]
+
+Checkpoint = Annotated[
+    Path | None,
+    typer.Option("--ckpt", help="Checkpoint: .pt, .pth, .safetensors or a Hugging Face folder.", show_default=False),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
+
+
+def chosen_precision(fp16: bool, bf16: bool) -> LowPrecision:
+    """The one of two flags that is set.
+
+    Raises:
+        UsageError: None is, or both are.
+    """
+    if fp16 == bf16:
+        raise UsageError("Name one precision to convert to.", "Add --fp16 or --bf16.")
+    return "fp16" if fp16 else "bf16"
+
+
+def print_json(value: object) -> None:
+    """A result on standard output."""
+    print(json.dumps(value, indent=2))

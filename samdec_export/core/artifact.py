@@ -1,0 +1,234 @@
+"""A file and its sidecar: what it is, what it was made from and by what.
+
+The same record is written into an ONNX file's `metadata_props`, so a file that lost its sidecar still tells.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Literal, TypeAlias, get_args
+
+from samdec_export.core.dtypes import PRECISIONS, Precision
+from samdec_export.core.errors import GraphError, NoRecordError, UsageError
+from samdec_export.core.files import move_with_sidecar, sha256, sidecar_of
+from samdec_export.core.options import (
+    ARRANGEMENTS,
+    GRAPHS,
+    MASKS,
+    OPSETS,
+    ArrangementName,
+    GraphName,
+    GraphOptions,
+    MasksMode,
+)
+from samdec_export.core.signature import Signature
+
+__all__ = ["Artifact", "CheckpointRef", "Format", "Record", "publish", "tool_versions"]
+
+Format: TypeAlias = Literal["onnx"]
+
+METADATA_PREFIX = "samdec_export."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckpointRef:
+    """The checkpoint that weights came from.
+
+    `weights_sha256` covers the decoder's and prompt encoder's tensors alone, after renaming and upcasting: the same
+    weights give the same digest whatever file they are read from. `file` is None for embedded weights, and `sha256`
+    too for seeded ones.
+    """
+
+    file: str | None
+    sha256: str | None
+    layout: str
+    weights_sha256: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Record:
+    """What an artifact is and where it came from; the same on every machine and at every time.
+
+    `choices` says what was chosen for the signature, and why: a line for each choice. `io` is the precision of inputs
+    and outputs. A converted graph names the SHA-256 of the fp32 file that it was made from in `parent`, empty
+    otherwise, in `conversion` what was asked of the conversion (`Conversion.to_json`), and in `kept` its nodes that
+    stay in fp32, with reasons.
+    """
+
+    format: Format
+    precision: Precision
+    io: Precision
+    parent: str
+    conversion: Mapping[str, Any]
+    kept: Mapping[str, str]
+    model: str
+    grid: int
+    graph: GraphName
+    masks: MasksMode
+    mask_input: bool
+    dynamic_grid: bool
+    arrangement: ArrangementName
+    choices: Sequence[str]
+    opset: int
+    checkpoint: CheckpointRef
+    signature: Signature
+    tools: Mapping[str, str]
+
+    @property
+    def options(self) -> GraphOptions:
+        """The options that make the same graph again."""
+        return GraphOptions(
+            graph=self.graph,
+            masks=self.masks,
+            mask_input=self.mask_input,
+            dynamic_grid=self.dynamic_grid,
+            arrangement=self.arrangement,
+            ranges=self.signature.dims,
+        )
+
+    @property
+    def precision_label(self) -> str:
+        """In the names of files: such as `fp16`, or `fp16.all-products` where every matrix product had to be."""
+        return self.precision + (".all-products" if self.conversion.get("all_products") else "")
+
+    @property
+    def file_name(self) -> str:
+        """`<model>.<graph>.onnx`, with the precision before the ending where it is not fp32."""
+        precision = "" if self.precision == "fp32" else f".{self.precision_label}"
+        return f"{self.model}.{self.graph}{precision}.{self.format}"
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON object that `from_json` reads back."""
+        fields = {name: getattr(self, name) for name in self.__slots__}
+        checkpoint = {name: getattr(self.checkpoint, name) for name in self.checkpoint.__slots__}
+        fields |= {"choices": list(self.choices), "tools": dict(self.tools), "kept": dict(self.kept)}
+        fields["conversion"] = dict(self.conversion)
+        return {**fields, "checkpoint": checkpoint, "signature": self.signature.to_json()}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Record:
+        """Read what `to_json` wrote.
+
+        Raises:
+            KeyError, TypeError, ValueError: `data` is not such an object.
+        """
+        fields = {name: data[name] for name in cls.__slots__}
+        _check_choices(data)
+        fields["choices"] = tuple(data["choices"])
+        fields |= {name: dict(data[name]) for name in ("tools", "kept", "conversion")}
+        fields["checkpoint"] = CheckpointRef(**data["checkpoint"])
+        fields["signature"] = Signature.from_json(data["signature"])
+        record = cls(**fields)
+        _ = record.options  # raises where they contradict each other
+        return record
+
+    def to_metadata(self) -> dict[str, str]:
+        """The record as ONNX metadata: strings as they are, all else as JSON."""
+        return {
+            METADATA_PREFIX + key: value if isinstance(value, str) else json.dumps(value, sort_keys=True)
+            for key, value in self.to_json().items()
+        }
+
+    @classmethod
+    def from_metadata(cls, properties: Mapping[str, str], origin: Path) -> Record:
+        """Read what `to_metadata` wrote into the ONNX file `origin`.
+
+        Raises:
+            NoRecordError: The file carries no such record.
+            GraphError: It is damaged.
+        """
+        fields = {
+            key.removeprefix(METADATA_PREFIX): value
+            for key, value in properties.items()
+            if key.startswith(METADATA_PREFIX)
+        }
+        if not fields:
+            raise NoRecordError(
+                f"{origin} carries no record of how it was made.",
+                "It was not written by samdec-export, or another tool dropped its metadata: export it again.",
+            )
+        try:
+            texts = ("format", "precision", "io", "parent", "model", "graph", "masks", "arrangement")
+            return cls.from_json({key: value if key in texts else json.loads(value) for key, value in fields.items()})
+        except (AttributeError, KeyError, TypeError, ValueError, RecursionError, UsageError) as error:
+            raise GraphError(
+                f"The record in {origin} is damaged, or of another version of samdec-export.", "Export it again."
+            ) from error
+
+
+def _check_choices(data: Mapping[str, Any]) -> None:
+    choices = {
+        "format": get_args(Format),
+        "precision": PRECISIONS,
+        "io": ("fp32", "fp16"),
+        "graph": GRAPHS,
+        "masks": MASKS,
+        "arrangement": ARRANGEMENTS,
+        "opset": OPSETS,
+        "mask_input": (True, False),
+        "dynamic_grid": (True, False),
+    }
+    for name, known in choices.items():
+        if data[name] not in known:
+            raise ValueError(f"{name} is {data[name]!r}")
+    if not isinstance(data["model"], str) or not isinstance(data["grid"], int):
+        raise TypeError("model is text, grid is a number")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Artifact:
+    """A published file and its record."""
+
+    path: Path
+    record: Record
+    sha256: str
+
+    @property
+    def sidecar(self) -> Path:
+        """`<file>.json`."""
+        return sidecar_of(self.path)
+
+    def to_json(self) -> dict[str, Any]:
+        """What the sidecar holds."""
+        return {"file": self.path.name, "sha256": self.sha256, **self.record.to_json()}
+
+    def check_sidecar(self) -> None:
+        """Do nothing if there is no sidecar, or if it describes this very file.
+
+        Raises:
+            GraphError: It is damaged, or describes other bytes.
+        """
+        if not self.sidecar.exists():
+            return
+        try:
+            described = json.loads(self.sidecar.read_text(encoding="utf-8"))["sha256"]
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+            raise GraphError(f"{self.sidecar} is damaged.", "Delete it, or export again.") from error
+        if described != self.sha256:
+            raise GraphError(
+                f"{self.path} is not the file that {self.sidecar.name} describes: it was changed or replaced.",
+                "Export it again, or delete the sidecar to use the file as it is.",
+            )
+
+
+def publish(draft: Path, record: Record, folder: Path) -> Artifact:
+    """Move a finished file into `folder` under the record's name and write its sidecar.
+
+    Args:
+        draft: The finished file, on the same disk as `folder`.
+        record: What it is.
+        folder: Where it goes.
+    """
+    artifact = Artifact(path=folder / record.file_name, record=record, sha256=sha256(draft))
+    move_with_sidecar(draft, artifact.path, artifact.to_json())
+    return artifact
+
+
+def tool_versions(*packages: str) -> dict[str, str]:
+    """The installed version of each package that is installed."""
+    installed = {package: next(iter(metadata.distributions(name=package)), None) for package in packages}
+    return {package: found.version for package, found in installed.items() if found}

@@ -1,0 +1,1 @@
+"""A graph becomes a checked ONNX file, and an ONNX file is read."""

@@ -1,0 +1,1 @@
+"""The mask decoder of Segment Anything, as published and rearranged for inference."""

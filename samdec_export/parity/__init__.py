@@ -1,0 +1,1 @@
+"""Is the candidate the reference? Cases, metrics, tolerances, comparisons, goldens."""

@@ -1,0 +1,132 @@
+"""Distances between two outputs: pure NumPy, accumulated in float64. Numbers only, no verdicts."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from samdec_export.core.runner import Array
+
+__all__ = ["MaskMetrics", "TensorMetrics", "best_mask_agreement", "decide", "mask_metrics", "tensor_metrics"]
+
+MASK_THRESHOLD = 0.0
+"""Logits above it are inside the mask, as in segment-anything."""
+
+BLOCK = 1 << 20
+"""Elements widened to float64 at once."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TensorMetrics:
+    """How far a tensor is from its reference.
+
+    `span` is the reference's scale: max - min, or the largest magnitude, or `least_span`, whichever is most.
+    `relative` is max_abs / span. `psnr` is 20 log10(span / rms error) in dB, infinite for equal tensors.
+    """
+
+    max_abs: float
+    mean_abs: float
+    relative: float
+    cosine: float
+    psnr: float
+    span: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MaskMetrics:
+    """How thresholded masks differ: worst and mean IoU over masks, share of pixels flipped.
+
+    `flipped_most` is the number of pixels that flip in the mask with most. `undecided` is the share of pixels nearer to
+    the threshold than the margin; they count as agreeing.
+    """
+
+    iou_min: float
+    iou_mean: float
+    flipped: float
+    flipped_most: int
+    undecided: float
+
+
+def tensor_metrics(reference: Array, candidate: Array, least_span: float = 0.0) -> TensorMetrics:
+    """Compare two tensors of one shape, finite and not empty."""
+    max_abs, sum_abs, sum_square, dot, ref_square, cand_square = 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
+    for ref, cand in _blocks(reference, candidate):
+        error = np.abs(ref - cand)
+        max_abs = max(max_abs, float(error.max()))
+        sum_abs += float(error.sum())
+        sum_square += float(error @ error)
+        dot += float(ref @ cand)
+        ref_square += float(ref @ ref)
+        cand_square += float(cand @ cand)
+    low, high = float(reference.min()), float(reference.max())
+    span = max(high - low, abs(low), abs(high), least_span)
+    rms = math.sqrt(sum_square / reference.size)
+    norms = math.sqrt(ref_square * cand_square)
+    return TensorMetrics(
+        max_abs=max_abs,
+        mean_abs=sum_abs / reference.size,
+        relative=max_abs / span if span else math.inf if max_abs else 0.0,
+        cosine=dot / norms if norms else float(ref_square == cand_square),
+        psnr=20 * math.log10(span / rms) if rms and span else -math.inf if rms else math.inf,
+        span=span,
+    )
+
+
+def mask_metrics(reference: Array, candidate: Array, margin: float = 0.0) -> MaskMetrics:
+    """Compare mask logits (..., height, width) after thresholding.
+
+    Args:
+        reference: The logits that are right.
+        candidate: The logits to judge, of the same shape.
+        margin: A pixel whose reference logit is nearer than this to the threshold has no side to be on.
+    """
+    ious, flips, undecided = [], [], 0
+    for ref, cand in zip(_masks(reference), _masks(candidate), strict=True):
+        inside, guess = decide(ref, cand, margin)
+        union = int(np.count_nonzero(inside | guess))
+        ious.append(np.count_nonzero(inside & guess) / union if union else 1.0)
+        flips.append(int(np.count_nonzero(inside != guess)))
+        undecided += int(np.count_nonzero(np.abs(ref - MASK_THRESHOLD) < margin))
+    return MaskMetrics(
+        iou_min=min(ious),
+        iou_mean=sum(ious) / len(ious),
+        flipped=sum(flips) / reference.size,
+        flipped_most=max(flips),
+        undecided=undecided / reference.size,
+    )
+
+
+def decide(reference: Array, candidate: Array, margin: float = 0.0) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """The pixels inside each of two masks; where the reference is within `margin` of the threshold, it decides both."""
+    near = np.abs(reference - MASK_THRESHOLD) < margin
+    inside = reference > MASK_THRESHOLD
+    return inside, np.where(near, inside, candidate > MASK_THRESHOLD)
+
+
+def best_mask_agreement(reference: Array, candidate: Array, margin: float = 0.0) -> float:
+    """The share of prompts whose best-scored mask is the same.
+
+    Args:
+        reference: Scores (..., M).
+        candidate: Scores to judge, of the same shape.
+        margin: Masks whose reference score is this near to the best are equally good choices.
+    """
+    chosen = candidate.argmax(axis=-1, keepdims=True)
+    score = np.take_along_axis(reference, chosen, axis=-1)[..., 0]
+    return float(np.mean(score >= reference.max(axis=-1) - margin))
+
+
+def _blocks(reference: Array, candidate: Array) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
+    flat_reference, flat_candidate = reference.reshape(-1), candidate.reshape(-1)
+    for start in range(0, flat_reference.size, BLOCK):
+        window = slice(start, start + BLOCK)
+        yield flat_reference[window].astype(np.float64), flat_candidate[window].astype(np.float64)
+
+
+def _masks(logits: Array) -> Array:
+    return logits.reshape(-1, *logits.shape[-2:])

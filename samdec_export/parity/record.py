@@ -1,0 +1,208 @@
+"""The flow of a golden: eager PyTorch is asked once, and its answers judge engines where there is no torch."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from samdec_export.core import interrupts
+from samdec_export.core.artifact import tool_versions
+from samdec_export.core.errors import ValidationError
+from samdec_export.core.feeds import Case, NamedFeeds, inputs_sha256, make_feeds, read_feeds, sizes_of, sweep
+from samdec_export.core.files import check_target, staging
+from samdec_export.core.log import track
+from samdec_export.core.options import SweepName
+from samdec_export.core.runner import Feeds, Outputs
+from samdec_export.core.signature import Signature
+from samdec_export.parity.comparisons import load_for, open_artifact
+from samdec_export.parity.golden import Golden, GoldenCase, GoldenRecord, Take, defects, open_golden, write_golden
+from samdec_export.parity.polygraphy import write_inputs, write_outputs
+from samdec_export.parity.references import Reference, eager_references
+
+if TYPE_CHECKING:
+    from samdec_export.core.artifact import Artifact
+
+__all__ = ["Recorded", "record", "show", "write_polygraphy"]
+
+RECORD_TOOLS = ("samdec-export", "torch", "numpy")
+"""Packages whose versions decide the content of a golden."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recorded:
+    """A golden file and what it holds."""
+
+    golden: Golden
+
+    @property
+    def path(self) -> Path:
+        """Where it is."""
+        return self.golden.path
+
+    def to_json(self) -> dict[str, Any]:
+        """The record, and the file's size."""
+        return {"path": str(self.path), "bytes": self.path.stat().st_size, "golden": self.golden.record.to_json()}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Question:
+    """A case to be asked, and how to make its inputs again; None where they have to be stored."""
+
+    feeds: NamedFeeds
+    seeded: Case | None
+
+
+def record(
+    path: Path,
+    checkpoint: Path | None = None,
+    *,
+    out: Path | None = None,
+    feeds: Path | None = None,
+    seed: int = 0,
+    sweep: SweepName = "quick",
+    keep_inputs: bool = False,
+) -> Recorded:
+    """Ask eager PyTorch over a sweep or recorded inputs, in fp32 and float64, and keep the answers.
+
+    The golden serves every file with the contract and the weights of `path`: other precisions, arrangements, engines.
+
+    Args:
+        path: An exported file: the contract.
+        checkpoint: What it was exported from; None where the weights are embedded.
+        out: The file to write; None for `<file>.golden.npz` beside `path`.
+        feeds: Recorded inputs instead of a sweep; they are stored.
+        seed: What a sweep's inputs follow from.
+        sweep: How wide to go.
+        keep_inputs: Store a sweep's inputs too: ten times the size, and no version of NumPy can change them.
+
+    Raises:
+        ValidationError: The weights are not those of `path`, or eager PyTorch's answers are no reference.
+        UsageError, CheckpointError, GraphError, DependencyError: As the stages say. Nothing is left of a failed run.
+    """
+    artifact = open_artifact(path)
+    target = out or path.with_suffix(".golden.npz")
+    check_target(target, (path, artifact.sidecar, checkpoint, feeds))
+    questions = _questions(artifact.record.signature, feeds, seed, sweep, keep_inputs)
+    with staging(target.parent) as scratch:
+        (reference,) = eager_references(artifact, load_for(artifact, checkpoint))
+        if reference.findings:
+            raise ValidationError(
+                f"Nothing was recorded: {'; '.join(reference.findings)}.", "Name its own with --ckpt."
+            )
+        draft = scratch / target.name
+        write_golden(draft, _record(artifact, reference, seed), _takes(artifact, reference, questions))
+        with interrupts.deferred():
+            os.replace(draft, target)
+    return Recorded(golden=open_golden(target))
+
+
+def show(path: Path) -> Recorded:
+    """What a golden holds.
+
+    Raises:
+        UsageError: It is missing, damaged, or of another schema.
+    """
+    return Recorded(golden=open_golden(path))
+
+
+def write_polygraphy(recorded: Recorded, inputs: Path | None, outputs: Path | None) -> None:
+    """Write a golden as the files that `polygraphy run` takes with --load-inputs and --load-outputs.
+
+    Args:
+        recorded: The golden.
+        inputs: The file for the inputs; None for none.
+        outputs: The file for the answers; None for none.
+
+    Raises:
+        UsageError: A file cannot be written, or the golden is damaged.
+        DependencyError: Polygraphy is not installed.
+    """
+    golden = recorded.golden
+    answers = golden.answers()
+    cases = (case.make() for case in golden.cases())
+    outputs_of = (answers[case.inputs_sha256]() for case in golden.record.cases)
+    writers = (
+        (inputs, partial(write_inputs, cases=cases)),
+        (outputs, partial(write_outputs, runner=golden.record.reference, cases=outputs_of)),
+    )
+    for target, write in writers:
+        if target is None:
+            continue
+        check_target(target, (golden.path, inputs if target is outputs else None))
+        with staging(target.parent) as scratch:
+            write(scratch / target.name)
+            os.replace(scratch / target.name, target)
+
+
+def _questions(
+    signature: Signature, feeds: Path | None, seed: int, width: SweepName, keep_inputs: bool
+) -> list[_Question]:
+    if feeds is not None:
+        return [_Question(feeds=case, seeded=None) for case in read_feeds(feeds, signature)]
+    return [
+        _Question(
+            feeds=NamedFeeds(case.name, partial(make_feeds, signature, case, seed)),
+            seeded=None if keep_inputs else case,
+        )
+        for case in sweep(signature, width)
+    ]
+
+
+def _takes(artifact: Artifact, reference: Reference, questions: Sequence[_Question]) -> Iterator[Take]:
+    """Every question with its answer, one at a time."""
+    for question in track(questions, f"Recording {reference.runner.name}"):
+        feeds, seeded = question.feeds.make(), question.seeded
+        outputs = reference.runner.run(feeds)
+        sizes = sizes_of(artifact.record.signature, feeds)
+        floors = _floors(artifact.record.signature, sizes, reference, question.feeds.name, feeds, outputs)
+        case = GoldenCase(
+            name=question.feeds.name,
+            sizes=sizes,
+            mask_input=seeded.mask_input if seeded else None,
+            stored=seeded is None,
+            inputs_sha256=inputs_sha256(feeds),
+            floors=floors,
+        )
+        yield Take(case=case, outputs=outputs, inputs={} if seeded else feeds)
+
+
+def _floors(
+    signature: Signature, sizes: Mapping[str, int], reference: Reference, case: str, feeds: Feeds, outputs: Outputs
+) -> dict[str, float]:
+    """Each output's distance to float64, as a share of its span.
+
+    Raises:
+        ValidationError: The outputs are not finite, or a whole span away: nothing can be held against them.
+    """
+    from samdec_export.parity.compare import measure_tensor
+
+    assert reference.exact is not None
+    floors = {}
+    if not (problems := defects(signature, sizes, outputs)):
+        exact = reference.exact.run(feeds)
+        floors = {
+            spec.name: measure_tensor(spec, exact[spec.name], outputs[spec.name]).relative for spec in signature.outputs
+        }
+        problems = [
+            f"{name} is {floor:.2g} of its span from float64" for name, floor in floors.items() if not floor < 1
+        ]
+    if problems:
+        raise ValidationError(
+            f"{reference.runner.name} is no reference in case {case}: {'; '.join(problems)}.",
+            "The checkpoint is damaged, or these inputs are unfit.",
+        )
+    return floors
+
+
+def _record(artifact: Artifact, reference: Reference, seed: int) -> GoldenRecord:
+    return GoldenRecord(
+        artifact=artifact.record,
+        file=artifact.path.name,
+        reference=reference.runner.name,
+        seed=seed,
+        tools=tool_versions(*RECORD_TOOLS),
+    )

@@ -1,0 +1,1 @@
+"""fp16 and bf16: what tensors hold, what stays in fp32, and the conversion."""

@@ -1,0 +1,187 @@
+"""The flow of a range audit: an exported file and inputs in, what a 16-bit precision would not hold out."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from samdec_export.core.dtypes import FORMATS, LowPrecision
+from samdec_export.core.errors import NoRecordError, UsageError
+from samdec_export.core.feeds import only_case, read_feeds, sweep_feeds
+from samdec_export.core.files import check_target, staging
+from samdec_export.core.log import track
+from samdec_export.core.options import SweepName
+from samdec_export.core.signature import Axis, Dim, DType, Signature, TensorSpec
+from samdec_export.export.dataflow import load_fp32
+from samdec_export.export.onnx_file import TensorSummary, describe
+from samdec_export.parity.comparisons import open_artifact
+from samdec_export.precision.ranges import TensorRange, audit_ranges
+
+__all__ = ["Audited", "audit", "check_picture", "draw"]
+
+PICTURES = (".png", ".svg", ".pdf")
+
+ANNOTATED = 5
+"""Tensors whose names stand in the picture."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Audited:
+    """What every float32 tensor of a graph held over the named cases, to be judged for `precision`."""
+
+    path: Path
+    precision: LowPrecision
+    cases: tuple[str, ...]
+    ranges: tuple[TensorRange, ...]
+
+    @property
+    def overflowing(self) -> tuple[TensorRange, ...]:
+        """Tensors with a value that the precision does not hold."""
+        return tuple(item for item in self.ranges if item.overflow(self.precision))
+
+    @property
+    def overflowing_squares(self) -> tuple[TensorRange, ...]:
+        """LayerNormalizations whose variance the precision does not hold."""
+        return tuple(item for item in self.ranges if item.squares_overflow(self.precision))
+
+    @property
+    def closest(self) -> TensorRange:
+        """The tensor with the largest finite magnitude: the smallest margin."""
+        return max(self.ranges, key=lambda item: item.absmax)
+
+    @property
+    def largest_square(self) -> TensorRange | None:
+        """The LayerNormalization with the largest square, if there is one."""
+        normalised = [item for item in self.ranges if item.squared_absmax is not None]
+        return max(normalised, key=lambda item: item.squared_absmax or 0.0, default=None)
+
+    def worst(self, count: int) -> list[TensorRange]:
+        """Up to `count` tensors: those that are broken already or would be silently, then by magnitude.
+
+        Tensors that only hand on values are left out: the tensors that they were handed are there.
+        """
+
+        def gravity(item: TensorRange) -> tuple[bool, bool, float]:
+            return item.nonfinite > 0, item.squares_overflow(self.precision), item.absmax
+
+        return sorted((item for item in self.ranges if not item.moves), key=gravity, reverse=True)[:count]
+
+    def to_json(self) -> dict[str, Any]:
+        """Every tensor in graph order, with its judgement."""
+        precision = self.precision
+        return {
+            "path": str(self.path),
+            "precision": precision,
+            "largest": FORMATS[precision].largest,
+            "smallest_normal": FORMATS[precision].smallest_normal,
+            "cases": list(self.cases),
+            "overflowing": [item.tensor for item in self.overflowing],
+            "overflowing_squares": [item.tensor for item in self.overflowing_squares],
+            "tensors": [
+                {
+                    **item.to_json(),
+                    "overflow": item.overflow(precision),
+                    "squares_overflow": item.squares_overflow(precision),
+                    "margin": item.margin(precision) if item.absmax else None,  # JSON has no infinity
+                    "below_normal": item.below_normal(precision),
+                }
+                for item in self.ranges
+            ],
+        }
+
+
+def audit(
+    path: Path,
+    precision: LowPrecision = "fp16",
+    *,
+    feeds: Path | None = None,
+    case: str | None = None,
+    seed: int = 0,
+    sweep: SweepName = "quick",
+) -> Audited:
+    """Run an exported fp32 file and look at every float32 tensor on the way.
+
+    Args:
+        path: The ONNX file. One that samdec-export did not write needs `feeds`.
+        precision: What to judge for.
+        feeds: Recorded inputs, an `.npz` file, instead of a sweep.
+        case: The only case to run, by name.
+        seed: What the inputs follow from.
+        sweep: How wide to go.
+
+    Raises:
+        NoRecordError: There are no feeds, and the file does not tell what its inputs mean.
+        GraphError: It cannot be read or run, or is not fp32 any more.
+        UsageError: The inputs do not fit, or there is no such case.
+        DependencyError: ONNX Runtime is not installed.
+    """
+    load_fp32(path)  # before the inputs are looked at: they differ too in a file that is not fp32
+    signature = _signature(path, feeds)
+    cases = read_feeds(feeds, signature) if feeds else sweep_feeds(signature, sweep, seed)
+    if case is not None:
+        cases = only_case(cases, case)
+    inputs = (item.make() for item in track(cases, f"Auditing {path.name}"))
+    return Audited(
+        path=path,
+        precision=precision,
+        cases=tuple(item.name for item in cases),
+        ranges=audit_ranges(path, inputs),
+    )
+
+
+def check_picture(path: Path, inputs: Iterable[Path | None]) -> None:
+    """Do nothing if a picture may be written to `path`.
+
+    Raises:
+        UsageError: It is no place for one, or one of the run's own inputs.
+    """
+    if path.suffix.lower() not in PICTURES:
+        raise UsageError(f"Cannot draw {path}: unknown kind of picture.", f"Name a file with {', '.join(PICTURES)}.")
+    check_target(path, inputs)
+    with staging(path.parent):
+        pass
+
+
+def draw(done: Audited, path: Path) -> None:
+    """Write a picture of the magnitudes in graph order.
+
+    Raises:
+        DependencyError, UsageError, GraphError: matplotlib is missing, or the file cannot be written.
+    """
+    from samdec_export.precision.plot import plot_ranges
+
+    path = Path(os.path.realpath(path))
+    named = done.worst(ANNOTATED)
+    if (square := done.largest_square) and square not in named:
+        named.append(square)
+    with staging(path.parent) as scratch:
+        title = f"{done.path.name}: largest magnitudes over {len(done.cases)} cases"
+        plot_ranges(done.ranges, named, done.precision, title, scratch / path.name)
+        os.replace(scratch / path.name, path)
+
+
+def _signature(path: Path, feeds: Path | None) -> Signature:
+    try:
+        return open_artifact(path).record.signature
+    except NoRecordError as error:
+        if feeds is None:
+            raise NoRecordError(
+                f"{path} carries no record of what its inputs mean, so none can be made for it.",
+                "Record some with numpy.savez(path, **inputs) and name them with --feeds.",
+            ) from error
+        return Signature(inputs=tuple(_spec(tensor) for tensor in describe(path).inputs), outputs=())
+
+
+def _spec(tensor: TensorSummary) -> TensorSpec:
+    """An input as the file itself declares it: enough to check recorded inputs, not to make any."""
+
+    def axis(size: str | int, position: int) -> Axis:
+        if isinstance(size, int) and size > 0:
+            return size
+        return Dim(name=str(size) if size else f"{tensor.name}:{position}", min=1, opt=1, max=1 << 31)
+
+    shape = tuple(axis(size, position) for position, size in enumerate(tensor.shape))
+    return TensorSpec(name=tensor.name, dtype=cast(DType, tensor.dtype), shape=shape, content="embedding")

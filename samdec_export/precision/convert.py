@@ -1,0 +1,308 @@
+"""The flow of a conversion: a proven fp32 file goes in, a typed one whose loss was measured in masks comes out."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from samdec_export.core.artifact import Artifact, Record, publish
+from samdec_export.core.dtypes import FORMATS
+from samdec_export.core.errors import GraphError, NoRecordError
+from samdec_export.core.feeds import NamedFeeds, typed_feeds
+from samdec_export.core.files import staging
+from samdec_export.core.log import step
+from samdec_export.core.options import Conversion, SweepName
+from samdec_export.core.signature import Signature
+from samdec_export.parity.comparisons import (
+    Validated,
+    check,
+    load_for,
+    open_artifact,
+    range_notes,
+    replay_words,
+    select_cases,
+)
+
+if TYPE_CHECKING:
+    from samdec_export.precision.ranges import TensorRange
+    from samdec_export.precision.search import SearchResult
+
+__all__ = ["Converted", "convert"]
+
+LEAST_SHARE = 0.9
+"""Of the operations of matrix products: a conversion that leaves less in the wanted type was not worth its name."""
+
+PROBES = 3
+"""Cases that a search measures on."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Converted:
+    """A converted file: its casts, its matrix products by type, what a search found, and its validation.
+
+    `ranges` holds what the fp32 file's tensors held, if that was measured.
+    """
+
+    artifact: Artifact
+    parent: Path
+    casts: int
+    shares: Mapping[str, float]
+    ranges: Sequence[TensorRange]
+    search: SearchResult | None
+    validated: Validated | None
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything, the record and the report among it."""
+        found = self.search
+        return {
+            "path": str(self.artifact.path),
+            "artifact": self.artifact.to_json(),
+            "bytes": self.artifact.path.stat().st_size,
+            "parent": {"path": str(self.parent), "bytes": self.parent.stat().st_size},
+            "casts": self.casts,
+            "matrix_products": dict(self.shares),
+            "search": found
+            and {
+                "target": found.target,
+                "before": found.before,
+                "after": found.after,
+                "measured": found.measured,
+                "units": [{"nodes": list(unit.nodes), "without": unit.without} for unit in found.units],
+            },
+            "validation": self.validated.to_json() if self.validated else None,
+        }
+
+
+def convert(
+    path: Path,
+    wanted: Conversion,
+    checkpoint: Path | None = None,
+    *,
+    out: Path | None = None,
+    feeds: Path | None = None,
+    sweep: SweepName | None = "quick",
+) -> Converted:
+    """Convert an exported fp32 file, and validate the result.
+
+    Args:
+        path: The fp32 file.
+        wanted: Precision, and what is to stay in fp32.
+        checkpoint: What the file was exported from, for the validation; None where the weights are embedded.
+        out: The folder to write to; None for that of `path`.
+        feeds: Recorded inputs to measure ranges and flips on, instead of a sweep's.
+        sweep: How wide to validate; None not to. A failed validation is in the result, not raised.
+
+    Raises:
+        GraphError: The file is not fp32, carries no record, or too few of its products would be in the wanted type.
+        UsageError, CheckpointError, DependencyError: As the stages say. Nothing is left in `out`.
+    """
+    from samdec_export.export.cost import product_shares
+    from samdec_export.export.lint import lint
+    from samdec_export.export.onnx_file import describe, stamp
+
+    source = _open(path)
+    cases = select_cases(source.record, feeds=feeds, sweep=sweep or "quick")
+    loaded = load_for(source, checkpoint) if sweep else None
+    folder = out or path.parent
+    with staging(folder) as scratch:
+        draft = scratch / "converted.onnx"
+        graph = _without_convolutions(source, scratch) if wanted.precision == "bf16" else source
+        kept, ranges = _protected(graph, wanted, cases) if wanted.protect else ({}, ())
+        kept |= _asked_for(source, wanted)
+        found = _search(graph, wanted, kept, cases, draft) if wanted.max_flips is not None else None
+        if found:
+            kept |= {node: f"search: {unit.without:.2%} flip without it" for unit in found.units for node in unit.nodes}
+        with step(f"Converting to {wanted.precision}"):
+            signature = _write(graph, wanted, kept, draft)
+        if wanted.all_products:
+            _require_all_products(draft, kept)
+        products = product_shares(draft, signature)
+        _require_share(draft, signature, wanted, kept, products)
+        record = _record(source, wanted, kept, signature)
+        with step("Checking"):
+            stamp(draft, record.to_metadata())
+            lint(draft, signature)
+        casts = describe(draft).ops.get("Cast", 0)
+        artifact = publish(draft, record, folder)
+    validated = None
+    if sweep and loaded:
+        replay = replay_words(artifact.path, checkpoint, feeds=feeds, sweep=sweep)
+        notes = range_notes(source.record, cases) if feeds else ()
+        validated = check(artifact, loaded, [typed_feeds(case, signature) for case in cases], replay, notes=notes)
+    return Converted(
+        artifact=artifact,
+        parent=path,
+        casts=casts,
+        shares=products,
+        ranges=ranges,
+        search=found,
+        validated=validated,
+    )
+
+
+def _open(path: Path) -> Artifact:
+    try:
+        source = open_artifact(path)
+    except NoRecordError as error:
+        from samdec_export.export.dataflow import load_fp32
+
+        load_fp32(path)
+        raise NoRecordError(
+            f"{path} carries no record: its axes' ranges, and what to compare it with, are not known.",
+            "Convert a file that samdec-export onnx wrote.",
+        ) from error
+    if source.record.precision != "fp32":
+        raise GraphError(
+            f"{path} is {source.record.precision} already.",
+            f"Convert the fp32 file that it was made from, sha256 {source.record.parent[:12]}...",
+        )
+    return source
+
+
+def _record(source: Artifact, wanted: Conversion, kept: Mapping[str, str], signature: Signature) -> Record:
+    return replace(
+        source.record,
+        precision=wanted.precision,
+        io=wanted.io,
+        parent=source.sha256,
+        conversion=wanted.to_json(),
+        kept=dict(sorted(kept.items())),
+        signature=signature,
+    )
+
+
+def _without_convolutions(source: Artifact, scratch: Path) -> Artifact:
+    """The same graph for bf16, which ONNX has no convolutions in; only its path is another."""
+    from samdec_export.precision.convolution_products import convolutions_to_products
+
+    path = scratch / "products.onnx"
+    with step("Writing convolutions as products"):
+        convolutions_to_products(source.path, path)
+    return replace(source, path=path)
+
+
+def _protected(
+    source: Artifact, wanted: Conversion, cases: Sequence[NamedFeeds]
+) -> tuple[dict[str, str], Sequence[TensorRange]]:
+    """What the rules and the measured ranges keep, and those ranges."""
+    from samdec_export.export.cost import usual_products
+    from samdec_export.precision.keep import keep_by_range, keep_by_rule, keep_cheap
+    from samdec_export.precision.ranges import audit_ranges
+
+    with step("Measuring ranges"):
+        ranges = audit_ranges(source.path, (case.make() for case in cases))
+    absmax = {found.tensor: math.inf if found.nonfinite else found.absmax for found in ranges}
+    by_range = keep_by_range(source.path, wanted.precision, absmax, wanted.margin)
+    if wanted.all_products:
+        return by_range | keep_by_rule(source.path), ranges
+    signature = source.record.signature
+    scores = [spec.name for spec in signature.outputs if spec.content == "scores"]
+    flops = {product.node: product.flops for product in usual_products(source.path, signature)}
+    return keep_cheap(source.path, flops) | by_range | keep_by_rule(source.path, scores), ranges
+
+
+def _asked_for(source: Artifact, wanted: Conversion) -> dict[str, str]:
+    from samdec_export.precision.keep import asked_for
+
+    return asked_for(source.path, wanted.keep)
+
+
+def _write(source: Artifact, wanted: Conversion, kept: Mapping[str, str], draft: Path) -> Signature:
+    """The typed graph into `draft`; returns its signature."""
+    from samdec_export.precision.autocast import autocast
+    from samdec_export.precision.keep import stored_low
+
+    signature = source.record.signature if wanted.io == "fp32" else source.record.signature.in_fp16()
+    low_inputs, low_outputs = (
+        [spec.name for spec in specs if spec.dtype == "float16"] for specs in (signature.inputs, signature.outputs)
+    )
+    autocast(
+        source.path,
+        draft,
+        wanted.precision,
+        keep=kept,
+        stored_low=stored_low(kept),
+        low_inputs=low_inputs,
+        low_outputs=low_outputs,
+    )
+    return signature
+
+
+def _search(
+    source: Artifact, wanted: Conversion, kept: Mapping[str, str], cases: Sequence[NamedFeeds], draft: Path
+) -> SearchResult:
+    """More nodes to keep, until few enough mask pixels flip."""
+    from samdec_export.backends.oracle.runner import OracleRunner
+    from samdec_export.backends.ort import OrtRunner
+    from samdec_export.export.cost import usual_products
+    from samdec_export.parity.metrics import mask_metrics
+    from samdec_export.precision.search import search
+
+    assert wanted.max_flips is not None
+    signature = source.record.signature
+    (masks, *_) = (spec.name for spec in signature.outputs if spec.content == "masks")
+    engine = OrtRunner(source.path)
+    probes = [(feeds, engine.run(feeds)[masks]) for feeds in (case.make() for case in cases[:PROBES])]
+    pixels = sum(expected.size for _, expected in probes)
+
+    def measure(more: frozenset[str]) -> float:
+        _write(source, replace(wanted, io="fp32"), {**kept, **dict.fromkeys(more, "")}, draft)
+        oracle = OracleRunner(draft)
+        flipped = sum(
+            mask_metrics(expected, oracle.run(feeds)[masks]).flipped * expected.size for feeds, expected in probes
+        )
+        note(f"{flipped / pixels:.3%} flip with {len(more)} nodes more")
+        return flipped / pixels
+
+    products = usual_products(source.path, signature)
+    total = sum(product.flops for product in products)
+    weights = {product.node: product.flops / total for product in products}
+    budget = 1 - LEAST_SHARE - sum(weights.get(node, 0.0) for node in kept)
+    nodes = [node for node in _float_nodes(source.path) if node not in kept]
+    with step("Searching for what to keep in fp32") as note:
+        found = search(nodes, measure, wanted.max_flips, weights=weights, budget=budget)
+    if not found.reached:
+        raise GraphError(
+            f"{found.after:.3%} of the mask pixels flip with all that was found kept in fp32 ({found.before:.3%} with "
+            f"none of it), and --max-flips is {wanted.max_flips:.3%}.",
+            "Allow more flips, or stay with fp32.",
+        )
+    return found
+
+
+def _float_nodes(path: Path) -> list[str]:
+    from samdec_export.export.dataflow import Dataflow
+    from samdec_export.export.onnx_file import load
+
+    flow = Dataflow(load(path))
+    return [node.name for node in flow.nodes.values() if flow.float_outputs(node)]
+
+
+def _require_all_products(draft: Path, kept: Mapping[str, str]) -> None:
+    from samdec_export.backends.tensorrt.lint import fp32_products
+
+    if stayed := fp32_products(draft):
+        reasons = "; ".join(f"{node} ({kept.get(node, 'beside a kept one')})" for node in stayed)
+        raise GraphError(
+            f"--all-products: {len(stayed)} of the matrix products must stay in fp32: {reasons}.",
+            "Leave out --all-products, or the --keep-fp32 that names them.",
+        )
+
+
+def _require_share(
+    draft: Path, signature: Signature, wanted: Conversion, kept: Mapping[str, str], shares: Mapping[str, float]
+) -> None:
+    from samdec_export.export.cost import usual_products
+
+    low = FORMATS[wanted.precision].dtype
+    if shares.get(low, 0.0) >= LEAST_SHARE:
+        return
+    stayed = [product.node for product in usual_products(draft, signature) if product.dtype != low]
+    reasons = "; ".join(f"{node} ({kept.get(node, 'beside a kept one')})" for node in stayed)
+    raise GraphError(
+        f"Only {shares.get(low, 0.0):.1%} of the operations of matrix products would be {wanted.precision}: {reasons}.",
+        f"At least {LEAST_SHARE:.0%} must be: keep less in fp32, or stay with fp32.",
+    )

@@ -1,0 +1,205 @@
+"""How large a graph's values get: what decides which of its tensors a 16-bit type can hold."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+
+from samdec_export.core.dtypes import FORMATS, PRECISIONS, Precision
+from samdec_export.core.errors import GraphError, UsageError
+from samdec_export.core.runner import Array, Feeds
+from samdec_export.export.dataflow import load_fp32
+from samdec_export.precision.stepwise import NODES_PER_RUN, StepwiseGraph
+
+__all__ = ["Kind", "TensorRange", "audit_ranges"]
+
+Kind: TypeAlias = Literal["input", "weight", "node"]
+
+MOVING = (
+    *("Concat", "DepthToSpace", "Expand", "Flatten", "Gather", "Identity", "Reshape"),
+    *("Slice", "SpaceToDepth", "Split", "Squeeze", "Tile", "Transpose", "Unsqueeze"),
+)
+"""Operators that hand on values that they were given."""
+
+BLOCK = 1 << 18
+"""Elements that are reduced at a time: what is made on the way stays in the cache."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TensorRange:
+    """What one float32 tensor held over every set of inputs.
+
+    Args:
+        tensor: Its name.
+        node: The node that makes it; the tensor's name for an input or an initialiser.
+        op: That node's operator; empty for an input or an initialiser.
+        kind: Where it comes from. A Constant node makes a weight.
+        absmax: The largest finite magnitude.
+        smallest: The smallest finite magnitude other than zero; None where there is none.
+        values: How many were seen.
+        nonzero: How many of them were finite and not zero.
+        below: Of those, how many are below the smallest normal number of each precision.
+        nonfinite: How many were infinite or not a number.
+        squared_absmax: For a LayerNormalization the largest (x - mean)**2 of its input x, which a variance that is
+            spelled out or accumulated in 16 bits has to hold: where that is infinite the output is zero, without a NaN
+            to notice. None for all else.
+    """
+
+    tensor: str
+    node: str
+    op: str
+    kind: Kind
+    absmax: float
+    smallest: float | None
+    values: int
+    nonzero: int
+    below: Mapping[Precision, int]
+    nonfinite: int
+    squared_absmax: float | None = None
+
+    @property
+    def reach(self) -> float:
+        """The largest magnitude that computing this tensor may meet: its own, or that of its input's squares."""
+        return max(self.absmax, self.squared_absmax or 0.0)
+
+    @property
+    def moves(self) -> bool:
+        """It only hands on values that other tensors of the audit hold as well."""
+        return self.op in MOVING
+
+    def overflow(self, precision: Precision) -> bool:
+        """A value is beyond the largest that `precision` holds."""
+        return self.absmax > FORMATS[precision].largest
+
+    def squares_overflow(self, precision: Precision) -> bool:
+        """A LayerNormalization would fail in `precision`, unless it computes its variance in fp32."""
+        return (self.squared_absmax or 0.0) > FORMATS[precision].largest
+
+    def margin(self, precision: Precision) -> float:
+        """How many times larger the values could be; below 1 they overflow, infinite where all is zero."""
+        return FORMATS[precision].largest / self.absmax if self.absmax else math.inf
+
+    def below_normal(self, precision: Precision) -> float:
+        """The share of the non-zero values, 0 to 1, that lose precision or vanish because they are too small."""
+        return self.below[precision] / self.nonzero if self.nonzero else 0.0
+
+    def to_json(self) -> dict[str, Any]:
+        """Every field as JSON."""
+        return asdict(self)
+
+
+def audit_ranges(path: Path, feeds: Iterable[Feeds], *, nodes_per_run: int = NODES_PER_RUN) -> tuple[TensorRange, ...]:
+    """Run an fp32 graph in ONNX Runtime, without optimisation, and look at every float32 tensor on the way.
+
+    Args:
+        path: An ONNX file.
+        feeds: Sets of inputs, taken one by one.
+        nodes_per_run: Nodes that run together; the result does not depend on it.
+
+    Returns:
+        The graph's inputs, then node by node the weights that it is the first to take and its outputs.
+
+    Raises:
+        GraphError: The file cannot be read or run, is in 16 bits or quantised, or has tensors that cannot be seen.
+        UsageError: There are no inputs, or they are not those of the graph.
+        DependencyError: ONNX Runtime is not installed.
+    """
+    graph = StepwiseGraph(load_fp32(path), path, nodes_per_run)
+    tallies = _tallies(graph)
+    if not tallies:
+        raise GraphError(f"{path} holds no float32 tensor.", "The audit is for fp32 graphs.")
+    empty = True
+    for inputs in feeds:
+        empty = False
+        _take_in(graph, inputs, tallies)
+    if empty:
+        raise UsageError("There are no inputs to run the graph with.", "What was not measured has no range.")
+    return tuple(tally.result() for tally in tallies.values())
+
+
+@dataclass(slots=True)
+class _Tally:
+    """The range of one tensor so far; fields as those of `TensorRange`."""
+
+    tensor: str
+    node: str
+    op: str
+    kind: Kind
+    absmax: float = 0.0
+    smallest: float = math.inf
+    values: int = 0
+    nonzero: int = 0
+    below: dict[Precision, int] = field(default_factory=lambda: dict.fromkeys(PRECISIONS, 0))
+    nonfinite: int = 0
+    squared_absmax: float | None = None
+
+    def add(self, array: Array) -> None:
+        flat = array.reshape(-1)
+        for start in range(0, flat.size, BLOCK):
+            self._add_block(np.abs(flat[start : start + BLOCK]))
+
+    def _add_block(self, magnitudes: Array) -> None:
+        self.values += magnitudes.size
+        largest = magnitudes.max()
+        if not np.isfinite(largest):
+            finite = magnitudes[np.isfinite(magnitudes)]
+            self.nonfinite += magnitudes.size - finite.size
+            magnitudes, largest = finite, finite.max(initial=0)
+        self.absmax = max(self.absmax, float(largest))
+        smallest = float(magnitudes.min(where=magnitudes > 0, initial=np.inf))
+        self.smallest = min(self.smallest, smallest)
+        nonzero = int(np.count_nonzero(magnitudes))
+        self.nonzero += nonzero
+        for precision, limits in FORMATS.items():
+            if smallest < limits.smallest_normal:
+                zeros = magnitudes.size - nonzero
+                self.below[precision] += int(np.count_nonzero(magnitudes < limits.smallest_normal)) - zeros
+
+    def add_squares(self, array: Array, axis: int) -> None:
+        """Take in the input of a LayerNormalization over the axes from `axis` on."""
+        if not array.size:
+            return
+        axes = tuple(range(axis % array.ndim, array.ndim))
+        with np.errstate(invalid="ignore"):  # inf - inf: counted as non-finite where it comes from
+            mean = array.mean(axes, dtype=np.float64)
+            deviation = np.maximum(array.max(axes) - mean, mean - array.min(axes))
+        largest = float(deviation.max(where=np.isfinite(deviation), initial=0))
+        self.squared_absmax = max(self.squared_absmax or 0.0, largest**2)
+
+    def result(self) -> TensorRange:
+        fields = {name: getattr(self, name) for name in self.__slots__}
+        return TensorRange(**fields | {"smallest": self.smallest if self.nonzero else None})
+
+
+def _tallies(graph: StepwiseGraph) -> dict[str, _Tally]:
+    """A tally for every float32 tensor, in graph order; those of initialisers are complete."""
+    tallies = {name: _Tally(name, name, "", "input") for name in graph.inputs if graph.is_float32(name)}
+    for node in graph.nodes:
+        for name in node.input:
+            weight = graph.weights.get(name)
+            if weight is not None and weight.dtype == np.float32 and name not in tallies:
+                tallies[name] = _Tally(name, name, "", "weight")
+                tallies[name].add(weight)
+        kind: Kind = "weight" if node.op_type == "Constant" else "node"
+        for name in node.output:
+            if graph.is_float32(name):
+                tallies[name] = _Tally(name, node.name or name, node.op_type, kind)
+    return tallies
+
+
+def _take_in(graph: StepwiseGraph, feeds: Feeds, tallies: Mapping[str, _Tally]) -> None:
+    graph.check(feeds)
+    for name in feeds.keys() & tallies.keys():
+        tallies[name].add(feeds[name])
+    for node, values in graph.run(feeds):
+        for name in node.output:
+            if name in tallies:
+                tallies[name].add(values[name])
+        if node.op_type == "LayerNormalization" and node.output[0] in tallies:
+            axis = next((attribute.i for attribute in node.attribute if attribute.name == "axis"), -1)
+            tallies[node.output[0]].add_squares(values[node.input[0]], axis)

@@ -1,0 +1,109 @@
+"""The flow of a report: a document read or given, rendered into files, and announced where a CI listens."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+from samdec_export.core.errors import UsageError
+from samdec_export.core.files import check_target, write_text
+
+if TYPE_CHECKING:
+    from samdec_export.report.document import Document
+
+__all__ = ["ReportFormat", "announce", "read", "render", "schema", "write"]
+
+ReportFormat: TypeAlias = Literal["json", "html", "markdown", "junit"]
+
+
+def read(path: Path) -> Document:
+    """The document in a file.
+
+    Raises:
+        UsageError: There is no such file, it cannot be read, or it is no report of this schema version.
+    """
+    from samdec_export.report.document import Document
+
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"), parse_int=_count)
+    except OSError as error:
+        raise UsageError(f"Cannot read {path}: {error.strerror}.", "Name the report.json of a run.") from error
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"{path} is no JSON.", "Name the report.json of a run.") from error
+    try:
+        return Document.from_json(data)
+    except UsageError as error:
+        raise UsageError(f"{path}: {error.message}", error.advice) from error
+
+
+def _count(digits: str) -> int:
+    """A whole number; one beyond 64 bits counts nothing that exists."""
+    if abs(number := int(digits)) >= 1 << 63:
+        raise ValueError(f"{digits[:20]}... is no count")
+    return number
+
+
+def render(document: Document, wanted: ReportFormat) -> str:
+    """The text of one rendering."""
+    match wanted:
+        case "json":
+            return json.dumps(document.to_json(), indent=2) + "\n"
+        case "html":
+            from samdec_export.report.html import to_html
+
+            return to_html(document)
+        case "markdown":
+            from samdec_export.report.markdown import to_markdown
+
+            return to_markdown(document)
+        case "junit":
+            from samdec_export.report.junit import to_junit
+
+            return to_junit(document)
+
+
+def write(document: Document, targets: Mapping[ReportFormat, Path | None], source: Path | None = None) -> list[Path]:
+    """Write renderings, each file whole or not at all; nothing is written before all of them are made.
+
+    Args:
+        document: What to render.
+        targets: Where each rendering goes; None for one that is not wanted.
+        source: The file that the document was read from, which no rendering may replace.
+
+    Raises:
+        UsageError, GraphError: A file cannot be written.
+    """
+    wanted = [(kind, path) for kind, path in targets.items() if path]
+    for _, path in wanted:
+        check_target(path, (source,))
+    texts = [(path, render(document, kind)) for kind, path in wanted]
+    for path, text in texts:
+        write_text(path, text)
+    return [path for path, _ in texts]
+
+
+def schema() -> dict[str, Any]:
+    """The JSON Schema of the document."""
+    from samdec_export.report.schema import read_schema
+
+    return read_schema()
+
+
+def announce(document: Document, environment: Mapping[str, str]) -> list[str]:
+    """In GitHub Actions, add to the step's summary and return the workflow commands to print; elsewhere nothing.
+
+    Args:
+        document: What to announce.
+        environment: The process's environment variables.
+
+    Raises:
+        UsageError: The summary cannot be written.
+    """
+    from samdec_export.report.github import append_summary, in_actions, workflow_commands
+
+    if not in_actions(environment):
+        return []
+    append_summary(document, environment)
+    return workflow_commands(document)

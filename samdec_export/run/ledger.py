@@ -1,0 +1,220 @@
+"""What was made from what: a stage whose inputs are the same, and whose files are whole, is not run again.
+
+Each stage has one JSON file in the ledger's folder, written when the stage's files are in their places. It holds the
+stage's inputs by name, with content hashes of files and never their times, the SHA-256 of every file that it made,
+what it found out, and a hash over all of that. A run that was killed goes on where the last of them was written.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import samdec_export
+from samdec_export.core.errors import UsageError
+from samdec_export.core.files import holding, remove_abandoned, remove_empty, sha256, staging, write_text
+from samdec_export.core.log import log
+
+__all__ = ["Entry", "FileHashes", "Ledger", "Made", "Stage", "code_hash", "open_ledger"]
+
+FOLDER = ".samdec"
+"""Of the ledger, in the folder that a run writes to."""
+
+HASHES = "hashes.json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Made:
+    """What a stage leaves: files that are in their places, and a JSON object of what it found out."""
+
+    files: tuple[Path, ...] = ()
+    result: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stage:
+    """A piece of work.
+
+    Args:
+        name: Of the stage, and of its file in the ledger.
+        inputs: All that its files and its result follow from, as JSON, by names that a reader knows.
+        make: Does it.
+    """
+
+    name: str
+    inputs: Mapping[str, Any]
+    make: Callable[[], Made]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """A stage that is done.
+
+    `files` has SHA-256 by path in `folder`; `reason` says why it was done, or was not done again.
+    """
+
+    folder: Path
+    stage: str
+    inputs: Mapping[str, Any]
+    files: Mapping[str, str]
+    result: Mapping[str, Any]
+    seconds: float
+    reused: bool
+    reason: str
+
+    def file(self, ending: str) -> Path:
+        """The file with that ending."""
+        return next(self.folder / path for path in self.files if path.endswith(ending))
+
+    @property
+    def hash(self) -> str:
+        """Over what it made and found out: equal where nothing that follows can differ."""
+        return _hash({"files": dict(self.files), "result": dict(self.result)})
+
+
+class Ledger:
+    """The entries of one folder, and those that this run asked for.
+
+    Args:
+        out: The folder that the stages write to.
+    """
+
+    def __init__(self, out: Path) -> None:
+        self.out = out
+        self.folder = out / FOLDER
+        self.entries: list[Entry] = []
+
+    def settle(self, stage: Stage) -> Entry:
+        """Run a stage, unless it was done with the same inputs and its files are as it left them.
+
+        Raises:
+            SamdecError: The stage's own. Nothing is written to the ledger then.
+        """
+        inputs = json.loads(json.dumps(stage.inputs))
+        known = self._read(stage.name)
+        reason = self._staleness(known, inputs)
+        if known is None or reason:
+            log.debug("%s: %s", stage.name, reason)
+            started = time.perf_counter()
+            made = stage.make()
+            seconds = round(time.perf_counter() - started, 3)
+            known = {
+                "inputs": inputs,
+                "files": {path.relative_to(self.out).as_posix(): sha256(path) for path in made.files},
+                "result": json.loads(json.dumps(dict(made.result))),
+                "seconds": seconds,
+            }
+            write_text(self._path(stage.name), json.dumps({**known, "sha256": _hash(known)}, indent=1) + "\n")
+        else:
+            log.info("%-52s %8s", stage.name, "unchanged")
+        why = reason or "nothing it depends on changed"
+        entry = Entry(folder=self.out, stage=stage.name, **known, reused=not reason, reason=why)
+        self.entries.append(entry)
+        return entry
+
+    def _path(self, stage: str) -> Path:
+        return self.folder / f"{stage}.json"
+
+    def _staleness(self, known: Mapping[str, Any] | None, inputs: Mapping[str, Any]) -> str:
+        """Why a stage has to be run; empty where it has not."""
+        if known is None:
+            return "not done before"
+        names = [*dict.fromkeys((*inputs, *known["inputs"]))]
+        if changed := [name for name in names if known["inputs"].get(name) != inputs.get(name)]:
+            return f"{', '.join(changed)} changed"
+        for name, digest in known["files"].items():
+            path = self.out / name
+            if not path.is_file():
+                return f"{path} is gone"
+            if sha256(path) != digest:
+                return f"{path} was changed"
+        return ""
+
+    def _read(self, stage: str) -> dict[str, Any] | None:
+        """What is known of a stage; None where it was not done, or the file was damaged."""
+        try:
+            known: dict[str, Any] = json.loads(self._path(stage).read_text(encoding="utf-8"))
+            return known if known.pop("sha256") == _hash(known) else None
+        except (OSError, ValueError, KeyError, AttributeError, TypeError, RecursionError):
+            return None
+
+
+def _hash(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+@contextmanager
+def open_ledger(out: Path) -> Iterator[Ledger]:
+    """The ledger of the folder `out`, which no other run may work in meanwhile.
+
+    Raises:
+        UsageError: Another one does, or the folder cannot be written to.
+    """
+    ledger = Ledger(out)
+    made = [path for path in (ledger.folder, out, *out.parents) if not path.exists()]
+    with staging(ledger.folder):
+        pass  # a folder that cannot be written to is known before the work
+    ledger.folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with holding(ledger.folder) as ours:
+            if not ours:
+                raise UsageError(f"Another run works in {out}.", "Wait until it is done, or name another --out.")
+            remove_abandoned(out)
+            remove_abandoned(ledger.folder)
+            yield ledger
+    finally:
+        remove_empty(made)
+
+
+class FileHashes:
+    """SHA-256 of large files, remembered by size, time of change and inode: hashing 2.5 GB takes seconds.
+
+    Args:
+        folder: Where they are remembered.
+        again: Trust nothing that is remembered.
+    """
+
+    def __init__(self, folder: Path, again: bool = False) -> None:
+        self.path = folder / HASHES
+        self.again = again
+
+    def of(self, path: Path) -> str:
+        """The hash of a file.
+
+        Raises:
+            OSError: It cannot be read.
+        """
+        status = path.stat()
+        identity = [status.st_size, status.st_mtime_ns, status.st_ino]
+        key = str(path.resolve())
+        known = self._read()
+        if not self.again and isinstance(entry := known.get(key), dict) and entry.get("identity") == identity:
+            return str(entry["sha256"])
+        digest = sha256(path)
+        write_text(self.path, json.dumps({**known, key: {"identity": identity, "sha256": digest}}, indent=1) + "\n")
+        return digest
+
+    def _read(self) -> dict[str, Any]:
+        try:
+            known = json.loads(self.path.read_text(encoding="utf-8"))
+            return known if isinstance(known, dict) else {}
+        except (OSError, ValueError, RecursionError):
+            return {}
+
+
+@cache
+def code_hash() -> str:
+    """Over every file of this package: another version of a stage is another stage."""
+    root = Path(samdec_export.__file__).parent
+    digest = hashlib.sha256()
+    for path in sorted(path for path in root.rglob("*") if path.is_file() and path.suffix != ".pyc"):
+        digest.update(f"{path.relative_to(root).as_posix()}\n".encode())
+        digest.update(path.read_bytes())
+    return digest.hexdigest()

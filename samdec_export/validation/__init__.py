@@ -1,1 +1,0 @@
-"""Is the candidate the reference? Metrics, tolerances, comparison, report."""
