@@ -25,8 +25,9 @@ from samdec_export.backends.eager import EagerRunner
 from samdec_export.backends.oracle.runner import OracleRunner
 from samdec_export.backends.ort import OrtRunner
 from samdec_export.core.runner import Feeds, Runner
+from samdec_export.export.onnx_file import open_artifact
+from samdec_export.models.checkpoint import load_for
 from samdec_export.models.sam.graphs import build_graph
-from samdec_export.parity.comparisons import load_for, open_artifact
 
 SCENES: Final[tuple[tuple[str, int, Callable[[np.random.Generator, Array], Prompt]], ...]] = (
     ("a click on each object", 1_000_028, click),

@@ -12,17 +12,16 @@ import torch
 from documents import break_weights, build
 from numpy.typing import NDArray
 
+from samdec_export import api
 from samdec_export.core.artifact import tool_versions
 from samdec_export.core.options import Conversion, GraphOptions
-from samdec_export.export import to_onnx as pipeline
 from samdec_export.models.checkpoint import LoadedModel, load_model
-from samdec_export.precision.convert import convert
 from samdec_export.report.document import Document
 
 GOLDEN = Path(__file__).parent / "golden"
 
 Arrays: TypeAlias = Mapping[str, NDArray[Any]]
-Export: TypeAlias = Callable[..., pipeline.Exported]
+Export: TypeAlias = Callable[..., api.Exported]
 Typed: TypeAlias = Callable[..., Path]
 
 
@@ -70,9 +69,9 @@ def export(tmp_path_factory: pytest.TempPathFactory) -> Export:
     """Export sam_tiny, each set of options once: an export takes seconds."""
 
     @functools.cache
-    def cached(opset: int = 20, **options: Any) -> pipeline.Exported:
+    def cached(opset: int = 20, **options: Any) -> api.Exported:
         out = tmp_path_factory.mktemp("export")
-        return pipeline.export(None, "sam_tiny", options=GraphOptions(**options), opset=opset, out=out, sweep=None)
+        return api.export(None, "sam_tiny", options=GraphOptions(**options), opset=opset, out=out, validate=False)
 
     return cached
 
@@ -87,7 +86,7 @@ def typed(export: Export, tmp_path_factory: pytest.TempPathFactory) -> Typed:
         if precision == "fp32":
             return source
         out = tmp_path_factory.mktemp("typed")
-        return convert(source, Conversion(precision=precision), out=out, sweep=None).artifact.path
+        return api.convert(source, Conversion(precision=precision), out=out, validate=False).artifact.path
 
     def asked(precision: str = "fp32", **options: Any) -> Path:
         return cached(precision, **options)

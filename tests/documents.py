@@ -13,15 +13,18 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
+from samdec_export.api import validate
 from samdec_export.backends.eager import EagerRunner
 from samdec_export.backends.ort import OrtRunner
 from samdec_export.core.artifact import Artifact
 from samdec_export.core.feeds import sizes_of
 from samdec_export.core.runner import Outputs
 from samdec_export.export.cost import product_shares
-from samdec_export.export.onnx_file import describe
+from samdec_export.export.onnx_file import describe, open_artifact
+from samdec_export.models.checkpoint import load_for
 from samdec_export.models.sam.graphs import build_graph
-from samdec_export.parity.comparisons import Validated, load_for, open_artifact, select_cases, validate
+from samdec_export.parity.cases import select_cases
+from samdec_export.parity.comparisons import Validated
 from samdec_export.parity.validate import ValidationResult
 from samdec_export.precision.audit import audit
 from samdec_export.precision.ranges import TensorRange

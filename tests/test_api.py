@@ -15,7 +15,6 @@ from conftest import Export
 
 from samdec_export import api
 from samdec_export.models.checkpoint import load_model
-from samdec_export.parity import comparisons as gate
 
 ROOT = Path(__file__).resolve().parent.parent
 EXAMPLE = Path(__file__).parent / "snippets" / "api_example.py"
@@ -80,7 +79,7 @@ def test_the_example_runs(tmp_path: Path) -> None:
 
 def test_paths_may_be_text(export: Export) -> None:
     path = export().artifact.path
-    assert api.validate(str(path), sweep="quick").to_json() == gate.validate(path, sweep="quick").to_json()
+    assert api.validate(str(path), sweep="quick").to_json() == api.validate(path, sweep="quick").to_json()
     assert api.inspect(str(path)).record == export().artifact.record
     with pytest.raises(api.UsageError, match="A path is empty"):
         api.validate("")

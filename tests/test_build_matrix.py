@@ -24,9 +24,9 @@ from samdec_export.core.dtypes import Precision
 from samdec_export.core.feeds import Case, make_feeds
 from samdec_export.core.signature import Dim
 from samdec_export.export.dataflow import MATRIX_PRODUCTS
+from samdec_export.export.onnx_file import open_artifact
 from samdec_export.models.registry import MODELS
 from samdec_export.models.sam.decoder import SamDecoder, seed_weights
-from samdec_export.parity.comparisons import open_artifact
 
 Words: TypeAlias = tuple[str, ...]
 

@@ -27,9 +27,9 @@ from samdec_export.core.errors import DependencyError, EngineError, GraphError, 
 from samdec_export.core.feeds import Case, make_feeds, sizes_of
 from samdec_export.core.options import GRAPHS, GraphName, GraphOptions
 from samdec_export.core.signature import Dim, Signature
+from samdec_export.export.onnx_file import open_artifact
 from samdec_export.models.checkpoint import LoadedModel
 from samdec_export.models.sam.graphs import build_graph
-from samdec_export.parity.comparisons import open_artifact
 from samdec_export.serving import client
 from samdec_export.serving.bundle import bundle
 from samdec_export.serving.model import ServedModel

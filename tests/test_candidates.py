@@ -17,11 +17,11 @@ from fake_tensorrt import BATCH
 from test_cli import call, is_one_clear_line
 from test_engines import SPOILED
 
+from samdec_export import api
 from samdec_export.backends import eager, machine
-from samdec_export.backends.candidates import Subject, open_artifact, open_subject
+from samdec_export.backends.candidates import Subject, open_subject
 from samdec_export.backends.machine import Gpu
 from samdec_export.backends.ort import OrtRunner, installed_providers
-from samdec_export.backends.tensorrt import engine as engines
 from samdec_export.backends.tensorrt import load as trt_load
 from samdec_export.backends.tensorrt import polygraphy as trt_polygraphy
 from samdec_export.backends.tensorrt.engine_file import EngineFile
@@ -30,7 +30,8 @@ from samdec_export.bench import side_by_side as bench
 from samdec_export.bench.side_by_side import case_for, parse_entry
 from samdec_export.core.errors import UsageError
 from samdec_export.core.runner import Feeds, Outputs
-from samdec_export.parity.comparisons import select_cases
+from samdec_export.export.onnx_file import open_artifact
+from samdec_export.parity.cases import select_cases
 
 ADA = Gpu(name="an Ada card", target="sm89")
 PROFILES = (parse_profile("batch=1:1:1 points=2:2:2"), parse_profile("batch=2:2:3 points=1:2:4"))
@@ -41,7 +42,7 @@ RTX = BuildOptions(engine="rtx", targets=("sm89",), profiles=PROFILES)
 def built(typed: Typed, tmp_path_factory: pytest.TempPathFactory) -> EngineFile:
     """An engine beside its ONNX file."""
     folder = tmp_path_factory.mktemp("built")
-    return engines.build(Path(shutil.copy(typed("fp16"), folder)), RTX).engine
+    return api.build_engine(Path(shutil.copy(typed("fp16"), folder)), RTX).engine
 
 
 @pytest.fixture

@@ -18,14 +18,14 @@ from conftest import Export
 from onnx import TensorProto, helper
 from test_cli import call, is_one_clear_line
 
+from samdec_export import api
 from samdec_export.core.dtypes import Precision
 from samdec_export.core.errors import GraphError, UsageError
 from samdec_export.core.options import Conversion, GraphOptions
-from samdec_export.export import to_onnx as pipeline
 from samdec_export.export.cost import usual_products
+from samdec_export.export.onnx_file import open_artifact
 from samdec_export.models.checkpoint import load_model
 from samdec_export.precision.autocast import autocast
-from samdec_export.precision.convert import Converted, convert
 from samdec_export.precision.keep import CHEAP_SHARE, keep_by_range, keep_by_rule, keep_cheap
 
 FP16 = Conversion(precision="fp16")
@@ -52,13 +52,13 @@ def planted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
         weights[f"mask_decoder.output_upscaling.0.{name}"] *= 1e3
     torch.save(weights, folder / "planted.pt")
     options = GraphOptions(arrangement="reference")
-    return folder / "planted.pt", pipeline.export(
-        folder / "planted.pt", options=options, out=folder, sweep=None
+    return folder / "planted.pt", api.export(
+        folder / "planted.pt", options=options, out=folder, validate=False
     ).artifact.path
 
 
-def converted(export: Export, out: Path, wanted: Conversion = FP16, **options: Any) -> Converted:
-    return convert(export(**options).artifact.path, wanted, out=out)
+def converted(export: Export, out: Path, wanted: Conversion = FP16, **options: Any) -> api.Converted:
+    return api.convert(export(**options).artifact.path, wanted, out=out)
 
 
 def casts(model: onnx.ModelProto) -> Iterator[onnx.NodeProto]:
@@ -72,15 +72,15 @@ def test_every_contract_converts_and_passes_its_gate(export: Export, tmp_path: P
     done.validated.require()
     compared = [(result.candidate.split()[0], result.reference.split()[0]) for result in done.validated.results]
     assert compared == [("onnxruntime", "torch"), ("oracle", "torch"), ("onnxruntime", "oracle")]
-    assert done.shares["float16"] > 0.95
+    assert done.file.shares["float16"] > 0.95
     assert done.artifact.path.name.endswith(".fp16.onnx")
-    assert done.artifact.path.stat().st_size < 0.9 * done.parent.stat().st_size, "a tiny model is mostly structure"
+    assert done.artifact.path.stat().st_size < 0.9 * done.file.parent.stat().st_size, "a tiny model is mostly structure"
 
 
 @pytest.mark.parametrize("contract", CONTRACTS)
 def test_no_cast_is_needless(export: Export, tmp_path: Path, contract: str) -> None:
     source = export(**CONTRACTS[contract]).artifact.path
-    done = convert(source, FP16, out=tmp_path, sweep=None)
+    done = api.convert(source, FP16, out=tmp_path, validate=False)
     before, after = onnx.load(source), onnx.load(done.artifact.path)
     onnx.checker.check_model(after, full_check=True)
     counts = Counter(node.op_type for node in after.graph.node)
@@ -107,7 +107,7 @@ def test_what_costs_little_stays_in_fp32_and_is_stored_in_fp16(export: Export, t
     cheap = [node for node in kept if node in flops]
     assert 0.03 * sum(flops.values()) < sum(flops[node] for node in cheap) <= CHEAP_SHARE * sum(flops.values())
     assert max(flops[node] for node in cheap) <= min(flops[node] for node in {*flops} - {*cheap})
-    done = convert(source.path, FP16, out=tmp_path, sweep=None)
+    done = api.convert(source.path, FP16, out=tmp_path, validate=False)
     model = onnx.load(done.artifact.path)
     matrices = {
         tensor.name: tensor.data_type
@@ -126,7 +126,7 @@ def test_tokens_in_fp32_take_no_casts_between_them(export: Export, tmp_path: Pat
     source = export().artifact.path
     rules = keep_by_rule(source, ["iou_predictions"])
     autocast(source, tmp_path / "rules.onnx", "fp16", keep=rules)
-    converted = onnx.load(convert(source, FP16, out=tmp_path, sweep=None).artifact.path)
+    converted = onnx.load(api.convert(source, FP16, out=tmp_path, validate=False).artifact.path)
     weights = {tensor.name for tensor in converted.graph.initializer}
     between = [cast for cast in casts(converted) if cast.input[0] not in weights]
     assert len(between) <= 1.5 * len([*casts(onnx.load(tmp_path / "rules.onnx"))])
@@ -147,7 +147,7 @@ def test_inputs_and_outputs_may_be_fp16(export: Export, tmp_path: Path) -> None:
     done = converted(export, tmp_path, Conversion(precision="fp16", io="fp16"), graph="prompts")
     assert done.validated is not None
     done.validated.require()
-    found = pipeline.inspect(done.artifact.path).summary
+    found = api.inspect(done.artifact.path).summary
     types = {tensor.name: tensor.dtype for tensor in (*found.inputs, *found.outputs)}
     assert types == {
         "image_embeddings": "float16",
@@ -164,16 +164,17 @@ def test_bf16_is_judged_by_the_oracle_alone(export: Export, tmp_path: Path) -> N
     done.validated.require()
     assert [result.candidate.split()[0] for result in done.validated.results] == ["oracle"]
     assert "no bf16 kernels" in done.validated.notes[0]
-    assert done.shares["bfloat16"] > 0.95
+    assert done.file.shares["bfloat16"] > 0.95
 
 
 def test_convolutions_are_products_in_bf16(export: Export, tmp_path: Path) -> None:
     done = converted(export, tmp_path, BF16, **CONTRACTS["reference"])
     assert done.validated is not None
     done.validated.require()
-    assert done.shares["bfloat16"] > 0.95
+    assert done.file.shares["bfloat16"] > 0.95
     before, after = (
-        {node.name: node.op_type for node in onnx.load(path).graph.node} for path in (done.parent, done.artifact.path)
+        {node.name: node.op_type for node in onnx.load(path).graph.node}
+        for path in (done.file.parent, done.artifact.path)
     )
     convolutions = {name for name, op in before.items() if op in ("Conv", "ConvTranspose")}
     assert len(convolutions) == 5
@@ -184,7 +185,7 @@ def test_convolutions_are_products_in_bf16(export: Export, tmp_path: Path) -> No
 def test_a_convolution_is_kept_by_name_in_bf16(export: Export, tmp_path: Path) -> None:
     source = export(**CONTRACTS["reference"]).artifact.path
     name = next(node.name for node in onnx.load(source).graph.node if node.op_type == "Conv")
-    done = convert(source, Conversion(precision="bf16", keep=(name,)), out=tmp_path, sweep=None)
+    done = api.convert(source, Conversion(precision="bf16", keep=(name,)), out=tmp_path, validate=False)
     types = {value.name: value.type.tensor_type.elem_type for value in inferred(done.artifact.path)}
     (product,) = (node for node in onnx.load(done.artifact.path).graph.node if node.name == name)
     assert types[product.output[0]] == TensorProto.FLOAT
@@ -198,13 +199,13 @@ def inferred(path: Path) -> Iterator[onnx.ValueInfoProto]:
 def test_no_product_in_fp32_if_so_asked(export: Export, tmp_path: Path, contract: str) -> None:
     usual = converted(export, tmp_path, FP16, **CONTRACTS[contract])
     done = converted(export, tmp_path, replace(FP16, all_products=True), **CONTRACTS[contract])
-    assert usual.shares.keys() == {"float16", "float32"}
-    assert done.shares == pytest.approx({"float16": 1.0})
+    assert usual.file.shares.keys() == {"float16", "float32"}
+    assert done.file.shares == pytest.approx({"float16": 1.0})
     assert done.validated is not None
     done.validated.require()
     assert usual.artifact.path != done.artifact.path, "one does not overwrite the other"
     assert done.artifact.path.name.endswith(".fp16.all-products.onnx")
-    record = pipeline.open_artifact(done.artifact.path).record
+    record = open_artifact(done.artifact.path).record
     assert record.conversion == replace(FP16, all_products=True).to_json()
     assert any("normalisation" in reason for reason in record.kept.values()), "what is no product stays protected"
 
@@ -213,20 +214,20 @@ def test_a_product_that_cannot_be_fp16_is_said(export: Export, planted: tuple[Pa
     wanted = replace(FP16, all_products=True)
     first = next(node.name for node in onnx.load(export().artifact.path).graph.node if node.op_type == "MatMul")
     with pytest.raises(GraphError, match=f"1 of the matrix products .*: {first} \\(asked for: {first}\\)"):
-        convert(export().artifact.path, replace(wanted, keep=(first,)), out=tmp_path, sweep=None)
+        api.convert(export().artifact.path, replace(wanted, keep=(first,)), out=tmp_path, validate=False)
     with pytest.raises(GraphError, match=r"--all-products: .*range: "):
-        convert(planted[1], replace(wanted, margin=60.0), out=tmp_path, sweep=None)
+        api.convert(planted[1], replace(wanted, margin=60.0), out=tmp_path, validate=False)
     assert not list(tmp_path.iterdir())
 
 
 def test_two_conversions_are_byte_identical(export: Export, tmp_path: Path) -> None:
-    one, other = (convert(export().artifact.path, FP16, out=tmp_path / name, sweep=None) for name in "ab")
+    one, other = (api.convert(export().artifact.path, FP16, out=tmp_path / name, validate=False) for name in "ab")
     assert one.artifact.sha256 == other.artifact.sha256
 
 
 def test_a_planted_overflow_is_kept_in_range(planted: tuple[Path, Path], tmp_path: Path) -> None:
     checkpoint, source = planted
-    done = convert(source, FP16, checkpoint, out=tmp_path)
+    done = api.convert(source, FP16, checkpoint, out=tmp_path)
     assert done.validated is not None
     done.validated.require()
     assert sum("normalisation" in reason for reason in done.artifact.record.kept.values()) > 10
@@ -234,7 +235,7 @@ def test_a_planted_overflow_is_kept_in_range(planted: tuple[Path, Path], tmp_pat
 
 def test_a_planted_overflow_cannot_hide(planted: tuple[Path, Path], tmp_path: Path) -> None:
     checkpoint, source = planted
-    done = convert(source, Conversion(precision="fp16", protect=False), checkpoint, out=tmp_path)
+    done = api.convert(source, Conversion(precision="fp16", protect=False), checkpoint, out=tmp_path)
     assert done.validated is not None
     engine, oracle, _ = done.validated.results
     assert engine.passed, "ONNX Runtime's CPU provider hides it"
@@ -259,15 +260,15 @@ def test_too_few_products_in_fp16_is_an_error(export: Export, tmp_path: Path) ->
     with pytest.raises(
         GraphError, match=r"Only .*% of the operations of matrix products would be fp16: .*asked for: MatMul"
     ):
-        convert(
-            export().artifact.path, Conversion(precision="fp16", keep=("MatMul",)), out=tmp_path / "out", sweep=None
+        api.convert(
+            export().artifact.path, Conversion(precision="fp16", keep=("MatMul",)), out=tmp_path / "out", validate=False
         )
     assert not (tmp_path / "out").exists() or not list((tmp_path / "out").iterdir())
 
 
 def test_nodes_are_kept_by_pattern(export: Export, tmp_path: Path) -> None:
     wanted = Conversion(precision="fp16", keep=("Soft*", "Gelu"))
-    done = convert(export().artifact.path, wanted, out=tmp_path, sweep=None)
+    done = api.convert(export().artifact.path, wanted, out=tmp_path, validate=False)
     asked = [name for name, reason in done.artifact.record.kept.items() if "asked for" in reason]
     model = onnx.load(done.artifact.path)
     types = {
@@ -279,17 +280,21 @@ def test_nodes_are_kept_by_pattern(export: Export, tmp_path: Path) -> None:
     assert {node.name for node in kept} == set(asked)
     assert {types[node.output[0]] for node in kept} == {TensorProto.FLOAT}
     with pytest.raises(UsageError, match="'Nonsense' matches no node"):
-        convert(export().artifact.path, Conversion(precision="fp16", keep=("Nonsense",)), out=tmp_path, sweep=None)
+        api.convert(
+            export().artifact.path, Conversion(precision="fp16", keep=("Nonsense",)), out=tmp_path, validate=False
+        )
 
 
 def test_a_search_meets_its_target_or_says_so(export: Export, tmp_path: Path) -> None:
     source = export().artifact.path
-    free = convert(source, Conversion(precision="fp16", max_flips=0.5), out=tmp_path, sweep=None)
-    assert free.search is not None
-    assert (free.search.units, free.search.measured) == ((), 1)
-    target = 0.9 * free.search.before
+    free = api.convert(source, Conversion(precision="fp16", max_flips=0.5), out=tmp_path, validate=False)
+    assert free.file.search is not None
+    assert (free.file.search.units, free.file.search.measured) == ((), 1)
+    target = 0.9 * free.file.search.before
     try:
-        found = convert(source, Conversion(precision="fp16", max_flips=target), out=tmp_path, sweep=None).search
+        found = api.convert(
+            source, Conversion(precision="fp16", max_flips=target), out=tmp_path, validate=False
+        ).file.search
     except GraphError as error:
         assert "of the mask pixels flip with all that was found" in str(error)  # noqa: PT017  # either end is right
     else:
@@ -308,7 +313,7 @@ def write(path: Path, *nodes: onnx.NodeProto) -> Path:
 
 def test_bad_input_ends_in_one_line(export: Export, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     source = export().artifact.path
-    low = convert(source, FP16, out=tmp_path / "low", sweep=None).artifact.path
+    low = api.convert(source, FP16, out=tmp_path / "low", validate=False).artifact.path
     foreign = write(tmp_path / "foreign.onnx", helper.make_node("Relu", ["x"], ["y"]))
     quantise = helper.make_node("QuantizeLinear", ["x", "s"], ["q"])
     int8 = write(tmp_path / "int8.onnx", quantise, helper.make_node("DequantizeLinear", ["q", "s"], ["y"]))

@@ -14,6 +14,7 @@ import torch
 from conftest import Typed
 from test_cli import call, is_one_clear_line
 
+from samdec_export import api
 from samdec_export.backends.machine import Gpu, Machine
 from samdec_export.backends.tensorrt import engine as engines
 from samdec_export.backends.tensorrt.api import load
@@ -61,7 +62,7 @@ def test_a_conversion_is_validated_where_there_is_a_checkpoint(typed: Typed, tmp
     torch.save(weights, tmp_path / "other.pt")
     shutil.copy(typed(), tmp_path)
     with pytest.raises(ValidationError, match="the weights of"):
-        engines.build(tmp_path / typed().name, RTX, "fp16", tmp_path / "other.pt")
+        api.build_engine(tmp_path / typed().name, RTX, tmp_path / "other.pt", precision="fp16")
     assert not list(tmp_path.glob("*.engine"))
 
 
@@ -102,7 +103,7 @@ def test_a_missing_engine_names_its_extra(monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_an_absent_file(tmp_path: Path) -> None:
     with pytest.raises(GraphError, match="cannot be read"):
-        engines.build(tmp_path / "absent.onnx", RTX)
+        api.build_engine(tmp_path / "absent.onnx", RTX)
 
 
 # The files, and who can run them
@@ -110,7 +111,7 @@ def test_an_absent_file(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def built(typed: Typed, tmp_path_factory: pytest.TempPathFactory) -> EngineFile:
-    return engines.build(typed(), RTX, out=tmp_path_factory.mktemp("built")).engine
+    return api.build_engine(typed(), RTX, out=tmp_path_factory.mktemp("built")).engine
 
 
 @pytest.fixture

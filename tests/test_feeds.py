@@ -9,11 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from samdec_export.core.errors import UsageError
-from samdec_export.core.feeds import Case, example_sizes, make_feeds, read_feeds, sizes_of, sweep
+from samdec_export.core.feeds import Case, example_sizes, make_feeds, sizes_of
 from samdec_export.core.options import GraphOptions
 from samdec_export.core.signature import Signature
 from samdec_export.models.checkpoint import LoadedModel, load_model
 from samdec_export.models.sam.graphs import build_graph
+from samdec_export.parity.cases import read_feeds, sweep
 
 PROMPTS = GraphOptions(graph="prompts", mask_input=True, dynamic_grid=True)
 

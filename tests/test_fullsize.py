@@ -14,17 +14,15 @@ import torch
 import upstream
 from numpy.typing import NDArray
 
+from samdec_export import api
 from samdec_export.backends.eager import EagerRunner
 from samdec_export.backends.oracle.runner import OracleRunner
 from samdec_export.backends.ort import OrtRunner
 from samdec_export.core.feeds import Case, make_feeds
 from samdec_export.core.options import Conversion, GraphOptions
-from samdec_export.export import to_onnx as pipeline
-from samdec_export.export.to_onnx import Exported
 from samdec_export.models.checkpoint import load_model
 from samdec_export.models.sam.graphs import build_graph
 from samdec_export.parity.metrics import mask_metrics, tensor_metrics
-from samdec_export.precision.convert import convert
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -110,11 +108,11 @@ def test_onnx_equals_segment_anythings_decoder(sam: Any, exported: Path, batch: 
 
 
 @pytest.fixture(scope="module")
-def meta(folder: Path) -> Exported:
-    return pipeline.export(folder / "sam_b.pt", options=GraphOptions(graph="meta"), out=folder / "meta")
+def meta(folder: Path) -> api.Exported:
+    return api.export(folder / "sam_b.pt", options=GraphOptions(graph="meta"), out=folder / "meta")
 
 
-def test_resized_masks_pass_their_own_validation(meta: Exported) -> None:
+def test_resized_masks_pass_their_own_validation(meta: api.Exported) -> None:
     assert meta.validated is not None
     meta.validated.require()
     floor = meta.validated.result.floors["masks"]
@@ -123,7 +121,9 @@ def test_resized_masks_pass_their_own_validation(meta: Exported) -> None:
 
 @pytest.mark.parametrize("has_mask", [0, 1])
 @pytest.mark.parametrize("size", [(1080, 1920), (1200, 800)])
-def test_meta_equals_segment_anythings_wrapper(sam: Any, meta: Exported, size: tuple[int, int], has_mask: int) -> None:
+def test_meta_equals_segment_anythings_wrapper(
+    sam: Any, meta: api.Exported, size: tuple[int, int], has_mask: int
+) -> None:
     rng = np.random.default_rng(size)
     labels = np.array([[1, 0, -1], [2, 3, 1]], np.float32)
     feeds: Arrays = {
@@ -163,10 +163,10 @@ def test_fp16_loses_no_more_than_torch_half(folder: Path, exported: Path, tmp_pa
     checkpoint = folder / "sam_b.pt"
     if weights == "heavy-tailed":
         checkpoint = heavy_tailed(checkpoint, tmp_path / "sam_b.pt")
-        exported = pipeline.export(checkpoint, out=tmp_path, sweep=None).artifact.path
-    done = convert(exported, Conversion(precision="fp16"), checkpoint, out=tmp_path / "fp16", sweep=None)
+        exported = api.export(checkpoint, out=tmp_path, validate=False).artifact.path
+    done = api.convert(exported, Conversion(precision="fp16"), checkpoint, out=tmp_path / "fp16", validate=False)
     assert done.artifact.path.stat().st_size < 0.55 * exported.stat().st_size
-    assert done.shares["float16"] > 0.95
+    assert done.file.shares["float16"] > 0.95
     loaded = load_model(checkpoint)
     graph = build_graph(loaded.decoder, loaded.grid, GraphOptions(arrangement="reference"))
     feeds = make_feeds(graph.signature, Case(sizes={"batch": 8, "points": 2}))

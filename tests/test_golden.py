@@ -17,12 +17,11 @@ import torch
 from conftest import Export, Typed
 from numpy.typing import NDArray
 
+from samdec_export import api
 from samdec_export.core.errors import UsageError, ValidationError
 from samdec_export.core.feeds import Case, make_feeds
 from samdec_export.core.signature import Dim
 from samdec_export.models.checkpoint import load_model
-from samdec_export.parity import comparisons as gate
-from samdec_export.parity import record as golden
 from samdec_export.parity.golden import GOLDEN_SCHEMA
 
 Arrays = dict[str, NDArray[Any]]
@@ -52,7 +51,7 @@ main(sys.argv[1:])
 @pytest.fixture(scope="module")
 def recorded(export: Export, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A quick sweep of the tiny decoder."""
-    return golden.record(export().artifact.path, out=tmp_path_factory.mktemp("golden") / "tiny.npz").path
+    return api.record(export().artifact.path, out=tmp_path_factory.mktemp("golden") / "tiny.npz").path
 
 
 def without_torch(*words: str | Path) -> subprocess.CompletedProcess[str]:
@@ -103,14 +102,14 @@ def test_a_broken_file_fails_without_torch(export: Export, recorded: Path, tmp_p
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
 def test_a_golden_says_what_eager_says(typed: Typed, recorded: Path, precision: str) -> None:
-    here, replayed = gate.validate(typed(precision), sweep="quick"), gate.validate(typed(precision), golden=recorded)
+    here, replayed = api.validate(typed(precision), sweep="quick"), api.validate(typed(precision), golden=recorded)
     for now, then in zip(here.results, replayed.results, strict=True):
         assert (then.cases, then.tolerance) == (now.cases, now.tolerance)
         assert then.floors == now.floors
 
 
 def test_recordings_are_byte_identical(export: Export, recorded: Path, tmp_path: Path) -> None:
-    again = golden.record(export().artifact.path, out=tmp_path / "tiny.npz").path
+    again = api.record(export().artifact.path, out=tmp_path / "tiny.npz").path
     assert again.read_bytes() == recorded.read_bytes()
 
 
@@ -126,7 +125,7 @@ def test_arrays_are_plain_numpy(recorded: Path, tiny: Any) -> None:
 
 def test_one_golden_serves_other_arrangements_and_ranges(export: Export, recorded: Path) -> None:
     narrow = Dim(name="points", min=1, opt=2, max=11)
-    done = gate.validate(export(arrangement="reference", ranges=(narrow,)).artifact.path, golden=recorded)
+    done = api.validate(export(arrangement="reference", ranges=(narrow,)).artifact.path, golden=recorded)
     assert done.result.passed
     assert len(done.notes) == 1
     for part in ("batch=1,points=16 (points 16, not 1 to 11); batch=3,points=16", "warning: outside the ranges"):
@@ -134,35 +133,35 @@ def test_one_golden_serves_other_arrangements_and_ranges(export: Export, recorde
 
 
 def test_a_case_is_replayed_alone(export: Export, recorded: Path) -> None:
-    done = gate.validate(export().artifact.path, golden=recorded, case="batch=3,points=2")
+    done = api.validate(export().artifact.path, golden=recorded, case="batch=3,points=2")
     assert [case.case for case in done.result.cases] == ["batch=3,points=2"]
     with pytest.raises(UsageError, match="There is no case"):
-        gate.validate(export().artifact.path, golden=recorded, case="batch=4,points=2")
+        api.validate(export().artifact.path, golden=recorded, case="batch=4,points=2")
 
 
 def test_recorded_floors_allow_what_the_reference_cannot_promise(
     export: Export, recorded: Path, tmp_path: Path
 ) -> None:
     near = perturbed(export().artifact.path, tmp_path / "near.onnx", 1.0002)
-    assert not gate.validate(near, golden=recorded).result.passed
+    assert not api.validate(near, golden=recorded).result.passed
 
     def coarse(record: dict[str, Any], arrays: Arrays) -> None:
         for case in record["cases"]:
             case["floors"] = dict.fromkeys(case["floors"], 1e-3)
 
     blurred = rewrite(recorded, tmp_path / "coarse.npz", coarse)
-    assert gate.validate(near, golden=blurred).result.limits["masks"].relative == pytest.approx(4e-3)
-    assert gate.validate(near, golden=blurred).result.passed
+    assert api.validate(near, golden=blurred).result.limits["masks"].relative == pytest.approx(4e-3)
+    assert api.validate(near, golden=blurred).result.passed
 
 
 def test_recorded_feeds_are_stored(export: Export, tmp_path: Path) -> None:
     path = export().artifact.path
     feeds = make_feeds(export().artifact.record.signature, Case(sizes={"batch": 2, "points": 3}), seed=5)
     np.savez(tmp_path / "clicks.npz", **feeds)  # type: ignore[arg-type]
-    done = golden.record(path, out=tmp_path / "g.npz", feeds=tmp_path / "clicks.npz")
+    done = api.record(path, out=tmp_path / "g.npz", feeds=tmp_path / "clicks.npz")
     assert {f"inputs/0/{name}" for name in feeds} < {*contents(done.path)}
     (tmp_path / "clicks.npz").unlink()
-    validated = gate.validate(path, golden=done.path)
+    validated = api.validate(path, golden=done.path)
     assert [case.case for case in validated.result.cases] == ["clicks"]
     assert validated.result.passed
 
@@ -171,16 +170,16 @@ def test_kept_inputs_need_no_generator(
     export: Export, recorded: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = export().artifact.path
-    kept = golden.record(path, out=tmp_path / "kept.npz", keep_inputs=True).path
+    kept = api.record(path, out=tmp_path / "kept.npz", keep_inputs=True).path
     drawn = np.random.default_rng
 
     def other(seed: Any) -> np.random.Generator:
         return drawn([*seed, 1])
 
     monkeypatch.setattr(np.random, "default_rng", other)
-    assert gate.validate(path, golden=kept).result.passed
+    assert api.validate(path, golden=kept).result.passed
     with pytest.raises(UsageError, match=r"cannot be had again: NumPy .* draws others than .*") as caught:
-        gate.validate(path, golden=recorded)
+        api.validate(path, golden=recorded)
     assert "--keep-inputs" in caught.value.advice
 
 
@@ -192,7 +191,7 @@ def test_other_weights_fail(tmp_path: Path, export: Export, recorded: Path) -> N
     with pytest.raises(
         ValidationError, match=r"the weights of stale\.npz are not those that sam_tiny\.decoder\.onnx was"
     ):
-        gate.validate(export().artifact.path, golden=stale).require()
+        api.validate(export().artifact.path, golden=stale).require()
 
 
 CONTRACTS: dict[str, tuple[Callable[[dict[str, Any]], None], str]] = {
@@ -215,7 +214,7 @@ def test_another_contract_fails(export: Export, recorded: Path, tmp_path: Path, 
     change, message = CONTRACTS[kind]
     other = rewrite(recorded, tmp_path / "other.npz", lambda record, arrays: change(record["artifact"]))
     with pytest.raises(ValidationError, match=rf"was recorded for another contract .*: {message}\.") as caught:
-        gate.validate(export().artifact.path, golden=other)
+        api.validate(export().artifact.path, golden=other)
     assert "samdec-export record" in caught.value.advice
 
 
@@ -282,7 +281,7 @@ def test_a_damaged_golden_is_told(export: Export, recorded: Path, tmp_path: Path
     change, message = DAMAGED[kind]
     bad = rewrite(recorded, tmp_path / "bad.npz", change)
     with pytest.raises(UsageError, match=message) as caught:
-        gate.validate(export().artifact.path, golden=bad)
+        api.validate(export().artifact.path, golden=bad)
     assert "bad.npz" in str(caught.value)
 
 
@@ -293,26 +292,26 @@ def test_a_damaged_archive_is_told(export: Export, recorded: Path, tmp_path: Pat
     for content in (b"", whole[: len(whole) // 3], flipped, b"PK\x03\x04", b"not an archive", b"\x80\x04."):
         (tmp_path / "bad.npz").write_bytes(content)
         with pytest.raises(UsageError, match=r"bad\.npz is no golden, or is damaged"):
-            gate.validate(export().artifact.path, golden=tmp_path / "bad.npz")
+            api.validate(export().artifact.path, golden=tmp_path / "bad.npz")
     np.savez(tmp_path / "feeds.npz", x=np.zeros(3))
     with pytest.raises(UsageError, match="is no golden: it holds no record"):
-        gate.validate(export().artifact.path, golden=tmp_path / "feeds.npz")
+        api.validate(export().artifact.path, golden=tmp_path / "feeds.npz")
     for absent in (tmp_path, tmp_path / "nowhere.npz"):
         with pytest.raises(UsageError, match="does not exist, or is not a file"):
-            gate.validate(export().artifact.path, golden=absent)
+            api.validate(export().artifact.path, golden=absent)
 
 
 @pytest.mark.parametrize("options", [{"seed": 0}, {"sweep": "full"}, {"checkpoint": Path("x")}, {"feeds": Path("x")}])
 def test_options_without_effect_are_refused(export: Export, recorded: Path, options: dict[str, Any]) -> None:
     with pytest.raises(UsageError, match="would have no effect"):
-        gate.validate(export().artifact.path, golden=recorded, **options)
+        api.validate(export().artifact.path, golden=recorded, **options)
 
 
 def test_weights_of_another_model_are_not_recorded(export: Export, tmp_path: Path) -> None:
     state = load_model(None, "sam_tiny").decoder.state_dict()
     torch.save({name: tensor * 1.5 for name, tensor in state.items()}, tmp_path / "other.pt")
     with pytest.raises(ValidationError, match=r"Nothing was recorded: the weights of other\.pt are not those"):
-        golden.record(export().artifact.path, tmp_path / "other.pt", out=tmp_path / "g.npz")
+        api.record(export().artifact.path, tmp_path / "other.pt", out=tmp_path / "g.npz")
     assert {path.name for path in tmp_path.iterdir()} == {"other.pt"}
 
 
@@ -321,7 +320,7 @@ def test_answers_that_are_not_finite_are_not_recorded(export: Export, tmp_path: 
     feeds["image_embeddings"] = np.full_like(feeds["image_embeddings"], np.inf)
     np.savez(tmp_path / "wild.npz", **feeds)  # type: ignore[arg-type]
     with pytest.raises(ValidationError, match=r"is no reference in case wild: masks holds \d+ NaN or Inf"):
-        golden.record(export().artifact.path, out=tmp_path / "g.npz", feeds=tmp_path / "wild.npz")
+        api.record(export().artifact.path, out=tmp_path / "g.npz", feeds=tmp_path / "wild.npz")
     assert {path.name for path in tmp_path.iterdir()} == {"wild.npz"}
 
 
@@ -329,7 +328,7 @@ def test_a_golden_never_replaces_what_it_is_about(export: Export, tmp_path: Path
     path = export().artifact.path
     before = path.read_bytes()
     with pytest.raises(UsageError, match="is an input of this run"):
-        golden.record(path, out=path)
+        api.record(path, out=path)
     assert path.read_bytes() == before
 
 
@@ -338,8 +337,8 @@ def test_inputs_beyond_their_ranges_are_judged_with_a_warning(export: Export, tm
     for name, points in (("usual", 16), ("many", 17)):
         sizes = {"batch": 1, "points": points}
         np.savez(tmp_path / f"{name}.npz", **make_feeds(export().artifact.record.signature, Case(sizes=sizes)))  # type: ignore[arg-type]
-    assert not gate.validate(path, feeds=tmp_path / "usual.npz").notes
-    done = gate.validate(path, feeds=tmp_path / "many.npz")
+    assert not api.validate(path, feeds=tmp_path / "usual.npz").notes
+    done = api.validate(path, feeds=tmp_path / "many.npz")
     assert done.result.passed
     warning = "warning: outside the ranges that the file was made for: many (points 17, not 1 to 16)."
     assert done.notes == (warning,)

@@ -16,18 +16,20 @@ from conftest import Typed
 from test_cli import call
 from test_validation import perturb_a_weight
 
-from samdec_export.backends.candidates import open_artifact, open_subject
+from samdec_export import api
+from samdec_export.backends.candidates import open_subject
 from samdec_export.backends.eager import EagerRunner
 from samdec_export.backends.machine import first_gpu, look
-from samdec_export.backends.tensorrt import engine as engines
 from samdec_export.backends.tensorrt.engine_file import EngineFile, open_engine
 from samdec_export.backends.tensorrt.index import obstacle
 from samdec_export.backends.tensorrt.load import load_engine
 from samdec_export.backends.tensorrt.options import ENGINES, RTX_TARGETS, BuildOptions, EngineName, parse_profile
 from samdec_export.backends.tensorrt.zero_copy import ZeroCopyRunner
-from samdec_export.core.feeds import make_feeds, sweep
+from samdec_export.core.feeds import make_feeds
+from samdec_export.export.onnx_file import open_artifact
 from samdec_export.models.checkpoint import LoadedModel
 from samdec_export.models.sam.graphs import build_graph
+from samdec_export.parity.cases import sweep
 
 pytestmark = [
     pytest.mark.gpu,
@@ -52,7 +54,7 @@ def flavour(request: pytest.FixtureRequest) -> EngineName:
 def build(path: Path, folder: Path, flavour: EngineName, **options: Any) -> EngineFile:
     """An engine beside a copy of its ONNX file."""
     source = Path(shutil.copy(path, folder))
-    return engines.build(source, BuildOptions(engine=flavour, **options)).engine
+    return api.build_engine(source, BuildOptions(engine=flavour, **options)).engine
 
 
 def is_validated(capsys: pytest.CaptureFixture[str], path: Path, *words: str) -> dict[str, Any]:
@@ -96,7 +98,7 @@ def test_another_engines_weights_fail(
     model = onnx.load(source)
     perturb_a_weight(model)
     onnx.save(model, source)
-    engine = engines.build(source, BuildOptions(engine=flavour)).engine
+    engine = api.build_engine(source, BuildOptions(engine=flavour)).engine
     code, _, _ = call(capsys, "validate", engine.path, "--sweep", "quick")
     assert code == 7
 

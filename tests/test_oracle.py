@@ -27,7 +27,7 @@ from samdec_export.backends.eager import EagerRunner
 from samdec_export.backends.oracle.runner import OracleRunner
 from samdec_export.backends.ort import OrtRunner
 from samdec_export.core.dtypes import FORMATS, Precision
-from samdec_export.core.feeds import Case, make_feeds, sweep
+from samdec_export.core.feeds import Case, make_feeds
 from samdec_export.core.options import GraphOptions
 from samdec_export.core.runner import Outputs
 from samdec_export.export.trace import export_onnx
@@ -35,6 +35,7 @@ from samdec_export.models.checkpoint import LoadedModel
 from samdec_export.models.registry import MODELS
 from samdec_export.models.sam.decoder import SamDecoder, seed_weights
 from samdec_export.models.sam.graphs import build_graph
+from samdec_export.parity.cases import sweep
 from samdec_export.parity.compare import measure_tensor
 
 FP32_LIMIT = 2e-6

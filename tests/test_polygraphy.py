@@ -13,22 +13,21 @@ from conftest import Export
 from polygraphy.comparator import RunResults
 from polygraphy.json import load_json, save_json
 
+from samdec_export import api
 from samdec_export.core.errors import DependencyError, UsageError, ValidationError
-from samdec_export.parity import comparisons as gate
-from samdec_export.parity import record as golden
-from samdec_export.parity.record import Recorded
+from samdec_export.parity.record import Recorded, write_polygraphy
 
 
 @pytest.fixture(scope="module")
 def recorded(export: Export, tmp_path_factory: pytest.TempPathFactory) -> Recorded:
-    return golden.record(export().artifact.path, out=tmp_path_factory.mktemp("golden") / "tiny.npz")
+    return api.record(export().artifact.path, out=tmp_path_factory.mktemp("golden") / "tiny.npz")
 
 
 @pytest.fixture(scope="module")
 def files(recorded: Recorded) -> tuple[Path, Path]:
     """The golden's inputs and answers as Polygraphy's files."""
     inputs, outputs = recorded.path.with_name("inputs.json"), recorded.path.with_name("outputs.json")
-    golden.write_polygraphy(recorded, inputs, outputs)
+    write_polygraphy(recorded, inputs, outputs)
     return inputs, outputs
 
 
@@ -60,15 +59,15 @@ def test_what_polygraphy_wrote_is_judged(export: Export, recorded: Recorded, tmp
     path, inputs, outputs = export().artifact.path, tmp_path / "in.json", tmp_path / "out.json"
     done = polygraphy(path, "--onnxrt", "--iterations", "2", "--save-inputs", inputs, "--save-outputs", outputs)
     assert done.returncode == 0, done.stdout
-    validated = gate.validate(path, feeds=inputs, outputs=outputs)
+    validated = api.validate(path, feeds=inputs, outputs=outputs)
     assert validated.result.passed
     assert [case.case for case in validated.result.cases] == ["iteration 0", "iteration 1"]
     assert validated.result.candidate.startswith("onnxrt-runner")
     assert "itself was not run" in validated.notes[0]
-    stored = golden.record(path, feeds=inputs, out=tmp_path / "g.npz")
-    assert gate.validate(path, golden=stored.path, outputs=outputs, case="iteration 1").result.passed
+    stored = api.record(path, feeds=inputs, out=tmp_path / "g.npz")
+    assert api.validate(path, golden=stored.path, outputs=outputs, case="iteration 1").result.passed
     with pytest.raises(UsageError, match=r"holds 2 iterations of onnxrt.*, and there are 8 cases"):
-        gate.validate(path, golden=recorded.path, outputs=outputs)
+        api.validate(path, golden=recorded.path, outputs=outputs)
 
 
 def test_wrong_answers_from_elsewhere_fail(
@@ -76,11 +75,11 @@ def test_wrong_answers_from_elsewhere_fail(
 ) -> None:
     results = RunResults.load(str(files[1]))
     ((_, iterations),) = results.items()
-    assert gate.validate(export().artifact.path, golden=recorded.path, outputs=files[1]).result.passed
+    assert api.validate(export().artifact.path, golden=recorded.path, outputs=files[1]).result.passed
     for number, iteration in enumerate(iterations):
         iteration["masks"] = iteration["masks"] * np.float32(1 + 1e-3 * (number == 5))
     results.save(str(tmp_path / "wrong.json"))
-    validated = gate.validate(export().artifact.path, golden=recorded.path, outputs=tmp_path / "wrong.json")
+    validated = api.validate(export().artifact.path, golden=recorded.path, outputs=tmp_path / "wrong.json")
     assert [case.passed for case in validated.result.cases] == [number != 5 for number in range(8)]
     with pytest.raises(ValidationError, match="masks relative error") as caught:
         validated.require()
@@ -96,7 +95,7 @@ def test_a_folder_of_iterations_is_read(
         save_json(feeds, str(tmp_path / "in" / f"{number:010}.json"))
     for number, single in enumerate(RunResults.load(str(files[1])).split()):
         single.save(str(tmp_path / "out" / f"{number:010}.json"))
-    validated = gate.validate(export().artifact.path, feeds=tmp_path / "in", outputs=tmp_path / "out")
+    validated = api.validate(export().artifact.path, feeds=tmp_path / "in", outputs=tmp_path / "out")
     assert len(validated.result.cases) == 8
     assert validated.result.passed
 
@@ -109,9 +108,9 @@ def test_what_is_not_polygraphys_is_told(
 ) -> None:
     (tmp_path / "bad.json").write_text(content)
     with pytest.raises(UsageError, match=r"bad\.json"):
-        gate.validate(export().artifact.path, feeds=tmp_path / "bad.json")
+        api.validate(export().artifact.path, feeds=tmp_path / "bad.json")
     with pytest.raises(UsageError, match=r"bad\.json"):
-        gate.validate(export().artifact.path, golden=recorded.path, outputs=tmp_path / "bad.json")
+        api.validate(export().artifact.path, golden=recorded.path, outputs=tmp_path / "bad.json")
     assert capfd.readouterr() == ("", ""), "Polygraphy prints nothing of its own"
 
 
@@ -119,7 +118,7 @@ def test_two_cases_alike_are_refused(export: Export, files: tuple[Path, Path], t
     (first, *_) = load_json(str(files[0]))
     save_json([first, first], str(tmp_path / "twice.json"))
     with pytest.raises(UsageError, match="Two cases have the same inputs"):
-        gate.validate(export().artifact.path, feeds=tmp_path / "twice.json", outputs=files[1])
+        api.validate(export().artifact.path, feeds=tmp_path / "twice.json", outputs=files[1])
 
 
 def test_polygraphy_may_be_missing(
@@ -129,6 +128,6 @@ def test_polygraphy_may_be_missing(
         if name.partition(".")[0] == "polygraphy":
             monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(DependencyError, match="Polygraphy, which is not installed") as caught:
-        golden.write_polygraphy(recorded, tmp_path / "in.json", None)
+        write_polygraphy(recorded, tmp_path / "in.json", None)
     assert "samdec-export[polygraphy]" in caught.value.advice
     assert not [*tmp_path.iterdir()]

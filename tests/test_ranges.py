@@ -16,9 +16,10 @@ from onnx import TensorProto, helper, numpy_helper
 from test_cli import call, is_one_clear_line
 
 from samdec_export.core.errors import GraphError, NoRecordError, UsageError
-from samdec_export.core.feeds import make_feeds, sweep
+from samdec_export.core.feeds import make_feeds
 from samdec_export.core.runner import Array
-from samdec_export.export.to_onnx import open_artifact
+from samdec_export.export.onnx_file import open_artifact
+from samdec_export.parity.cases import sweep
 from samdec_export.precision.audit import audit
 from samdec_export.precision.ranges import TensorRange, audit_ranges
 from samdec_export.precision.stepwise import StepwiseGraph

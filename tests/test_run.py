@@ -21,13 +21,13 @@ from conftest import Export
 from test_cli import COMMAND, call, is_one_clear_line
 from test_validation import Damage, make_nan, perturb_a_weight, swap_masks
 
+from samdec_export import api
 from samdec_export.backends.machine import Gpu, Machine, glance
 from samdec_export.backends.tensorrt import engine as engines
-from samdec_export.backends.tensorrt.options import BuildOptions
+from samdec_export.core.artifact import Artifact
 from samdec_export.core.files import holding, sha256
 from samdec_export.export import simplify as simplify_module
-from samdec_export.export import to_onnx as pipeline
-from samdec_export.export.to_onnx import Exported
+from samdec_export.export import to_onnx
 from samdec_export.models.checkpoint import load_model
 from samdec_export.run.ledger import FileHashes
 
@@ -264,18 +264,18 @@ def test_the_gate_stops_a_broken_graph(
 
 
 @pytest.fixture(scope="module")
-def foreign(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Exported]:
+def foreign(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, api.Exported]:
     """A checkpoint whose first upscaling overflows fp16, and what it exports to."""
     folder = tmp_path_factory.mktemp("foreign")
     weights = load_model(None, "sam_tiny").decoder.state_dict()
     for name in ("weight", "bias"):
         weights[f"mask_decoder.output_upscaling.0.{name}"] *= 1e3
     torch.save(weights, folder / "foreign.pt")
-    return folder / "foreign.pt", pipeline.export(folder / "foreign.pt", "sam_tiny", out=folder, sweep=None)
+    return folder / "foreign.pt", api.export(folder / "foreign.pt", "sam_tiny", out=folder, validate=False)
 
 
 def test_the_gate_stops_an_fp16_overflow(
-    foreign: tuple[Path, Exported], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    foreign: tuple[Path, api.Exported], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = ("run", "--ckpt", foreign[0], "--model", "sam_tiny", "--engines", "none", "--out", tmp_path)
     options = ("--set", "arrangement=reference", "--precisions", "fp16", "--set", "bench.enabled=false")
@@ -296,27 +296,27 @@ def test_the_gate_stops_an_fp16_overflow(
 
 
 def test_the_gate_stops_an_onnx_file_of_another_checkpoint(
-    foreign: tuple[Path, Exported], out: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    foreign: tuple[Path, api.Exported], out: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def simplify_graph(traced: Path, scratch: Path, folder: Path) -> Exported:
+    def simplify_graph(traced: Path, scratch: Path, folder: Path) -> api.Exported:
         made = foreign[1]
         for path in (made.artifact.path, made.artifact.sidecar):
             shutil.copy(path, folder)
         return replace(made, artifact=replace(made.artifact, path=folder / made.artifact.path.name))
 
-    monkeypatch.setattr(pipeline, "simplify_graph", simplify_graph)
+    monkeypatch.setattr(to_onnx, "simplify_graph", simplify_graph)
     (out / ".samdec" / "simplify.json").unlink()
     assert call(capsys, *FP32, "--model", "sam_tiny", "--out", out)[0] == 7
     assert "does not belong to this checkpoint" in sentences(out)
 
 
 def test_the_gate_stops_an_engine_of_another_checkpoint(
-    foreign: tuple[Path, Exported], out: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    foreign: tuple[Path, api.Exported], out: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     right = engines.build
 
-    def build(path: Path, wanted: BuildOptions, out: Path) -> engines.EngineBuilt:
-        return right(foreign[1].artifact.path, wanted, "fp16", out=out)
+    def build(typed: Artifact, plan: engines.BuildPlan, out: Path) -> engines.EngineBuilt:
+        return right(api.convert(foreign[1].artifact.path, "fp16", out=out, validate=False).artifact, plan, out)
 
     monkeypatch.setattr(engines, "build", build)
     (out / ".samdec" / "engine-rtx-fp16.json").unlink()

@@ -22,7 +22,6 @@ from conftest import Typed
 from numpy.typing import NDArray
 
 from samdec_export.backends import ort
-from samdec_export.backends.candidates import open_artifact
 from samdec_export.backends.eager import EagerRunner
 from samdec_export.backends.ort import OrtRunner
 from samdec_export.backends.ort_bound import BURST, BoundRunner
@@ -35,12 +34,14 @@ from samdec_export.backends.tensorrt.options import BuildOptions, EngineName
 from samdec_export.backends.tensorrt.polygraphy import PolygraphyRunner
 from samdec_export.backends.tensorrt.zero_copy import ZeroCopyRunner
 from samdec_export.core.errors import DependencyError, EngineError, GraphError
-from samdec_export.core.feeds import make_feeds, sweep
+from samdec_export.core.feeds import make_feeds
 from samdec_export.core.files import sha256
 from samdec_export.core.options import GraphOptions
 from samdec_export.core.signature import Dim
+from samdec_export.export.onnx_file import open_artifact
 from samdec_export.models.checkpoint import LoadedModel
 from samdec_export.models.sam.graphs import build_graph
+from samdec_export.parity.cases import sweep
 
 Profiles = tuple[tuple[Dim, ...], ...]
 

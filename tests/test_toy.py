@@ -19,11 +19,11 @@ from toy.network import WEIGHTS, embed, load
 from toy.pictures import SIDE, Array, box, clicks, correction, draw
 from toy.scoring import Decode, enlarge, held_out, score
 
+from samdec_export import api
 from samdec_export.backends.eager import EagerRunner
 from samdec_export.backends.ort import OrtRunner
 from samdec_export.core.options import GraphOptions
 from samdec_export.core.runner import Runner
-from samdec_export.export import to_onnx as pipeline
 from samdec_export.models.checkpoint import LoadedModel, load_model
 from samdec_export.models.sam.decoder import SamDecoder
 from samdec_export.models.sam.graphs import build_graph
@@ -48,7 +48,7 @@ def embeddings() -> Array:
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return pipeline.export(None, options=OPTIONS, out=tmp_path_factory.mktemp("toy"), sweep=None).artifact.path
+    return api.export(None, options=OPTIONS, out=tmp_path_factory.mktemp("toy"), validate=False).artifact.path
 
 
 def decode_with(runner: Runner) -> Decode:
@@ -78,7 +78,7 @@ def test_the_embedded_file_is_recognised_like_any_checkpoint(toy: LoadedModel) -
 
 
 def test_an_exported_file_records_the_embedded_weights(toy: LoadedModel, exported: Path) -> None:
-    record = pipeline.inspect(exported).record
+    record = api.inspect(exported).record
     assert record is not None
     assert (record.model, record.checkpoint) == ("sam_toy", toy.checkpoint)
 
@@ -198,4 +198,4 @@ def test_the_demo_writes_its_picture_and_its_inputs(
     assert said.count("IoU with the drawn shapes") == len(demo.SCENES)
     assert said.count(" 0 of ") == 2 * len(demo.SCENES)
     assert exported.with_name("demo.png").stat().st_size > 10_000
-    assert pipeline.validate(exported, feeds=exported.with_name("demo.npz")).result.passed
+    assert api.validate(exported, feeds=exported.with_name("demo.npz")).result.passed

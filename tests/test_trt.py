@@ -19,6 +19,7 @@ from onnx import TensorProto, helper
 from onnx_graphs import write
 from test_cli import call, is_one_clear_line
 
+from samdec_export import api
 from samdec_export.backends.machine import Gpu, Machine
 from samdec_export.backends.tensorrt import engine as engines
 from samdec_export.backends.tensorrt.builder import build_engine
@@ -27,11 +28,9 @@ from samdec_export.backends.tensorrt.options import BuildOptions, parse_profile,
 from samdec_export.core.errors import EngineError, UsageError, ValidationError
 from samdec_export.core.options import Conversion
 from samdec_export.core.signature import Signature, TensorSpec
-from samdec_export.export.onnx_file import stamp
-from samdec_export.parity.comparisons import open_artifact
+from samdec_export.export.onnx_file import open_artifact, stamp
 from samdec_export.parity.tolerances import TOLERANCES
 from samdec_export.precision.autocast import autocast
-from samdec_export.precision.convert import convert
 from samdec_export.precision.keep import keep_by_rule
 
 RTX = BuildOptions(engine="rtx", targets=("sm89",))
@@ -47,7 +46,7 @@ def test_no_matrix_is_multiplied_in_fp32_for_turing(typed: Typed, tmp_path: Path
     """The positional encoding of `prompts` stays in fp32, and is no matrix product."""
     source = Path(shutil.copy(typed(graph="prompts"), tmp_path))
     for _ in range(2):  # the second time the conversion is there
-        done = engines.build(source, TURING, "fp16")
+        done = api.build_engine(source, TURING, precision="fp16")
         assert done.engine.record.targets == ("sm75", "sm89")
         assert products_of(done.engine.record) == {"HALF"}
         assert "FLOAT" in done.engine.record.histogram["NORMALIZATION"]
@@ -62,24 +61,24 @@ def products_of(record: EngineRecord) -> set[str]:
 def test_turing_costs_accuracy_and_it_is_said(typed: Typed, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     source = Path(shutil.copy(typed(), tmp_path))
     caplog.set_level("INFO", logger="samdec_export")
-    engines.build(source, RTX, "fp16")
+    api.build_engine(source, RTX, precision="fp16")
     assert "head that predicts IoUs" not in caplog.text
-    engines.build(source, TURING, "fp16")
+    api.build_engine(source, TURING, precision="fp16")
     assert "For sm75 no product stays in fp32" in caplog.text
 
 
 def test_a_conversion_for_turing_is_not_taken_for_another(typed: Typed, tmp_path: Path) -> None:
     source = Path(shutil.copy(typed(), tmp_path))
-    turing, other, again = (engines.build(source, wanted, "fp16") for wanted in (TURING, RTX, TURING))
+    turing, other, again = (api.build_engine(source, wanted, precision="fp16") for wanted in (TURING, RTX, TURING))
     assert turing.onnx == again.onnx != other.onnx
     assert products_of(other.engine.record) == {"HALF", "FLOAT"}, "the head that predicts IoUs stays in fp32"
     assert turing.engine.record.onnx_sha256 == again.engine.record.onnx_sha256
     broken = Path(shutil.copy(other.onnx, turing.onnx))  # of this source, fp16, and not what was asked for
     turing.onnx.with_name(turing.onnx.name + ".json").unlink()
     with pytest.raises(UsageError, match="other choices: all_products False, not True"):
-        engines.build(source, TURING, "fp16")
+        api.build_engine(source, TURING, precision="fp16")
     with pytest.raises(EngineError, match=r"in fp32.*sm75: .*scores"):
-        engines.build(broken, TURING)
+        api.build_engine(broken, TURING)
 
 
 def test_a_turing_gpu_here_is_a_target(typed: Typed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -87,23 +86,23 @@ def test_a_turing_gpu_here_is_a_target(typed: Typed, tmp_path: Path, monkeypatch
     monkeypatch.setattr("samdec_export.backends.machine.look", lambda: turing)
     source = Path(shutil.copy(typed(), tmp_path))
     with pytest.raises(UsageError, match="sm75 in fp16 only"):
-        engines.build(source, BuildOptions())
-    assert products_of(engines.build(source, BuildOptions(), "fp16").engine.record) == {"HALF"}
+        api.build_engine(source, BuildOptions())
+    assert products_of(api.build_engine(source, BuildOptions(), precision="fp16").engine.record) == {"HALF"}
 
 
 def test_choices_of_an_earlier_conversion_are_not_lost(typed: Typed, tmp_path: Path) -> None:
     source = Path(shutil.copy(typed(), tmp_path))
-    own = convert(source, replace(FP16, keep=("Softmax",), margin=8.0), sweep=None).artifact
+    own = api.convert(source, replace(FP16, keep=("Softmax",), margin=8.0), validate=False).artifact
     with pytest.raises(UsageError, match=r"keep \['Softmax'\], not \[\]; margin 8.0, not 4.0"):
-        engines.build(source, RTX, "fp16")
+        api.build_engine(source, RTX, precision="fp16")
     assert open_artifact(own.path).sha256 == own.sha256
-    assert engines.build(own.path, RTX, "fp16").engine.record.onnx_sha256 == own.sha256
+    assert api.build_engine(own.path, RTX, precision="fp16").engine.record.onnx_sha256 == own.sha256
 
 
 def test_the_sidecar_says_everything(typed: Typed, tmp_path: Path) -> None:
     path = typed("fp16", graph="prompts")
     wanted = replace(RTX, workspace=4096, profiles=(parse_profile("prompts=1:1:2"), parse_profile("points=4:8:16")))
-    done = engines.build(path, wanted, out=tmp_path)
+    done = api.build_engine(path, wanted, out=tmp_path)
     source = open_artifact(path)
     said = json.loads(done.engine.sidecar.read_text())
     assert said["file"] == done.engine.path.name
@@ -129,7 +128,7 @@ def test_a_conversion_that_failed_fails_again(typed: Typed, tmp_path: Path, monk
     monkeypatch.setitem(TOLERANCES, "fp16", replace(TOLERANCES["fp16"], relative=1e-9))
     for _ in range(2):  # the second time the conversion is there
         with pytest.raises(ValidationError):
-            engines.build(source, RTX, "fp16")
+            api.build_engine(source, RTX, precision="fp16")
         assert source.with_name("sam_tiny.decoder.fp16.onnx").exists()
         assert not list(tmp_path.glob("*.engine"))
 
@@ -142,23 +141,23 @@ def test_a_product_left_in_fp32_by_mistake_fails(typed: Typed, tmp_path: Path) -
     autocast(source, broken, "fp16", keep={*record.kept, node})
     stamp(broken, record.to_metadata())
     with pytest.raises(EngineError, match=f"1 of .* {node} \\(FLOAT\\)"):
-        engines.build(broken, RTX)
+        api.build_engine(broken, RTX)
     stamp(broken, replace(record, kept={**record.kept, node: "asked for"}).to_metadata())
     kept = {node.name for node in onnx.load(source).graph.node if node.op_type in ("MatMul", "Gemm")} & {*record.kept}
-    assert engines.build(broken, RTX).engine.record.histogram["MATRIX_MULTIPLY"]["FLOAT"] == len(kept) + 1
+    assert api.build_engine(broken, RTX).engine.record.histogram["MATRIX_MULTIPLY"]["FLOAT"] == len(kept) + 1
 
 
 def test_a_file_that_is_fp16_in_name_only_fails(typed: Typed, tmp_path: Path) -> None:
     broken = Path(shutil.copy(typed(), tmp_path))
     stamp(broken, open_artifact(typed("fp16")).record.to_metadata())
     with pytest.raises(EngineError, match="would not be computed in fp16"):
-        engines.build(broken, RTX)
+        api.build_engine(broken, RTX)
 
 
 def test_normalisation_in_fp16_fails(typed: Typed, tmp_path: Path) -> None:
-    unsafe = convert(typed(**REFERENCE), replace(FP16, protect=False), out=tmp_path, sweep=None).artifact.path
+    unsafe = api.convert(typed(**REFERENCE), replace(FP16, protect=False), out=tmp_path, validate=False).artifact.path
     with pytest.raises(EngineError, match="normalisation in fp16"):
-        engines.build(unsafe, RTX)
+        api.build_engine(unsafe, RTX)
     assert not list(tmp_path.glob("*.engine"))
 
 
@@ -168,13 +167,13 @@ def test_no_transposed_convolution_in_bf16(typed: Typed, tmp_path: Path) -> None
     autocast(source.path, tmp_path / record.file_name, "bf16", keep=record.kept)
     stamp(tmp_path / record.file_name, record.to_metadata())
     with pytest.raises(EngineError, match=r"ConvTranspose .* in bf16.*convert --bf16"):
-        engines.build(tmp_path / record.file_name, RTX)
+        api.build_engine(tmp_path / record.file_name, RTX)
     with pytest.raises(EngineError, match="cannot build"):  # the day this builds, the rule can go
         build_engine(tmp_path / record.file_name, "rtx", record.signature, RTX)
 
 
 def test_tf32_is_off_unless_asked_for(typed: Typed, tmp_path: Path) -> None:
-    assert engines.build(typed(), replace(RTX, tf32=True), out=tmp_path).engine.record.settings["tf32"] is True
+    assert api.build_engine(typed(), replace(RTX, tf32=True), out=tmp_path).engine.record.settings["tf32"] is True
 
 
 # What the parser and the builder refuse
@@ -250,7 +249,7 @@ def test_what_is_known_to_fail_is_said_before_the_build(
     typed: Typed, tmp_path: Path, change: Callable[[onnx.ModelProto], None], message: str
 ) -> None:
     with pytest.raises(EngineError, match=message):
-        engines.build(changed(typed, tmp_path, change), RTX)
+        api.build_engine(changed(typed, tmp_path, change), RTX)
 
 
 def test_attention_in_fp32_is_said_before_the_build(tmp_path: Path) -> None:

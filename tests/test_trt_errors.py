@@ -27,7 +27,7 @@ from rich.console import Console
 from test_cli import call, is_one_clear_line
 from test_trt import RTX, add_nine_axes, add_one_hot, changed, tensor
 
-from samdec_export.backends.candidates import open_artifact
+from samdec_export import api
 from samdec_export.backends.tensorrt import builder as trt
 from samdec_export.backends.tensorrt import engine as engines
 from samdec_export.backends.tensorrt.lint import lint_for_engine
@@ -35,6 +35,7 @@ from samdec_export.core import log
 from samdec_export.core.errors import EngineError
 from samdec_export.core.files import move_with_sidecar, sidecar_of
 from samdec_export.core.signature import Dim, Signature
+from samdec_export.export.onnx_file import open_artifact
 
 WORDS = ("--engine", "rtx", "--targets", "sm89")
 
@@ -163,7 +164,7 @@ def test_a_cost_is_said_and_the_build_goes_on(typed: Typed, tmp_path: Path, capl
 
     path = changed(typed, tmp_path, shift_labels, graph="prompts")
     with caplog.at_level("WARNING", logger="samdec_export"):
-        engines.build(path, RTX)
+        api.build_engine(path, RTX)
     assert [record.message for record in caplog.records if "Sub shift_1 computes in int64" in record.message]
 
 
@@ -189,7 +190,7 @@ def test_the_builders_phases_are_shown(typed: Typed, tmp_path: Path, monkeypatch
             said.append(("finish", name))
 
     monkeypatch.setattr(trt, "phases", lambda title: contextlib.nullcontext(Recorder()))
-    engines.build(typed(), RTX, out=tmp_path)
+    api.build_engine(typed(), RTX, out=tmp_path)
     started = [name for what, name in said if what == "start"]
     assert started
     assert sorted(started) == sorted(name for what, name in said if what == "finish")
@@ -248,7 +249,7 @@ def test_an_interrupt_does_not_part_a_file_from_its_sidecar(tmp_path: Path, monk
 def test_an_engine_of_another_run_is_intact_after_a_failed_one(
     typed: Typed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    done = engines.build(typed(), RTX, out=tmp_path).engine
+    done = api.build_engine(typed(), RTX, out=tmp_path).engine
     content = done.path.read_bytes()
 
     def fail(*arguments: Any) -> None:
@@ -256,6 +257,6 @@ def test_an_engine_of_another_run_is_intact_after_a_failed_one(
 
     monkeypatch.setattr(engines, "check_precision", fail)
     with pytest.raises(EngineError, match="refused"):
-        engines.build(typed(), RTX, out=tmp_path)
+        api.build_engine(typed(), RTX, out=tmp_path)
     assert done.path.read_bytes() == content
     assert {path.name for path in tmp_path.iterdir()} == {done.path.name, done.sidecar.name}

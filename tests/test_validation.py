@@ -15,11 +15,11 @@ from hypothesis.extra import numpy as npst
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+from samdec_export import api
 from samdec_export.core.errors import GraphError, UsageError, ValidationError
 from samdec_export.core.feeds import NamedFeeds
 from samdec_export.core.runner import Feeds, Outputs, Runner
 from samdec_export.core.signature import Signature, TensorSpec
-from samdec_export.export import to_onnx as pipeline
 from samdec_export.parity.compare import compare_case
 from samdec_export.parity.metrics import best_mask_agreement, mask_metrics, tensor_metrics
 from samdec_export.parity.tolerances import TOLERANCES
@@ -103,7 +103,7 @@ def test_a_broken_model_fails(export: Export, tmp_path: Path, kind: str) -> None
     model = onnx.load(export().artifact.path)
     damage(model)
     onnx.save(model, tmp_path / "broken.onnx")
-    validated = pipeline.validate(tmp_path / "broken.onnx", sweep="quick")
+    validated = api.validate(tmp_path / "broken.onnx", sweep="quick")
     with pytest.raises(ValidationError, match=message) as caught:
         validated.require()
     assert f"validate {tmp_path / 'broken.onnx'} --seed 0 --sweep quick --case" in caught.value.advice
@@ -114,9 +114,9 @@ def test_the_replayed_case_is_the_worst_one_again(export: Export, tmp_path: Path
     model = onnx.load(export().artifact.path)
     perturb_a_weight(model)
     onnx.save(model, tmp_path / "broken.onnx")
-    whole = pipeline.validate(tmp_path / "broken.onnx", sweep="quick").result
+    whole = api.validate(tmp_path / "broken.onnx", sweep="quick").result
     assert whole.worst is not None
-    again = pipeline.validate(tmp_path / "broken.onnx", sweep="quick", case=whole.worst.case).result
+    again = api.validate(tmp_path / "broken.onnx", sweep="quick", case=whole.worst.case).result
     assert [case.case for case in again.cases] == [whole.worst.case]
     assert again.cases[0].outputs[0].tensor.max_abs == pytest.approx(whole.worst.outputs[0].tensor.max_abs, rel=1e-3)
 
@@ -128,7 +128,7 @@ def test_other_weights_fail_even_where_nothing_else_differs(export: Export, tmp_
             entry.value = entry.value.replace('"weights_sha256": "', '"weights_sha256": "00')
     onnx.save(model, tmp_path / "other.onnx")
     with pytest.raises(ValidationError, match=r"the weights of .* are not those that other\.onnx was made from"):
-        pipeline.validate(tmp_path / "other.onnx", sweep="quick").require()
+        api.validate(tmp_path / "other.onnx", sweep="quick").require()
 
 
 def test_a_changed_file_beside_its_sidecar_is_refused(export: Export, tmp_path: Path) -> None:
@@ -138,7 +138,7 @@ def test_a_changed_file_beside_its_sidecar_is_refused(export: Export, tmp_path: 
     perturb_a_weight(model)
     onnx.save(model, tmp_path / artifact.path.name)
     with pytest.raises(GraphError, match="it was changed or replaced"):
-        pipeline.validate(tmp_path / artifact.path.name)
+        api.validate(tmp_path / artifact.path.name)
 
 
 RECORDS = {
@@ -162,7 +162,7 @@ def test_a_record_that_contradicts_the_file_is_refused(export: Export, tmp_path:
     entry.value = RECORDS[field]
     onnx.save(model, tmp_path / "m.onnx")
     with pytest.raises(GraphError, match=r"The record in .*m\.onnx (is|names)") as caught:
-        pipeline.validate(tmp_path / "m.onnx", sweep="quick")
+        api.validate(tmp_path / "m.onnx", sweep="quick")
     assert "not written by samdec-export" not in caught.value.advice
 
 
@@ -171,13 +171,13 @@ def test_a_file_of_another_maker_cannot_be_validated(tmp_path: Path) -> None:
     x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, [1]) for name in "xy")
     onnx.save(helper.make_model(helper.make_graph([node], "g", [x], [y])), tmp_path / "foreign.onnx")
     with pytest.raises(GraphError, match="carries no record"):
-        pipeline.validate(tmp_path / "foreign.onnx")
-    assert pipeline.inspect(tmp_path / "foreign.onnx").record is None
+        api.validate(tmp_path / "foreign.onnx")
+    assert api.inspect(tmp_path / "foreign.onnx").record is None
 
 
 def test_there_is_no_such_case(export: Export) -> None:
     with pytest.raises(UsageError, match="There is no case 'batch=5'"):
-        pipeline.validate(export().artifact.path, case="batch=5")
+        api.validate(export().artifact.path, case="batch=5")
 
 
 def test_recorded_feeds_replace_the_sweep(export: Export, tmp_path: Path) -> None:
@@ -186,7 +186,7 @@ def test_recorded_feeds_replace_the_sweep(export: Export, tmp_path: Path) -> Non
     shapes |= {"sparse_prompt_embeddings": (2, 7, 32), "dense_prompt_embeddings": (2, 32, 8, 8)}
     feeds = {name: rng.standard_normal(shape).astype(np.float32) for name, shape in shapes.items()}
     np.savez(tmp_path / "clicks.npz", **feeds)  # type: ignore[arg-type]
-    validated = pipeline.validate(export().artifact.path, feeds=tmp_path / "clicks.npz")
+    validated = api.validate(export().artifact.path, feeds=tmp_path / "clicks.npz")
     assert [case.case for case in validated.result.cases] == ["clicks"]
     assert validated.result.passed
     assert "--feeds" in validated.replay
@@ -210,7 +210,7 @@ SPECS = (
 )
 MASKS = np.linspace(-8, 8, 32, dtype=np.float32).reshape(1, 2, 4, 4)
 SCORES = np.array([[0.25, 0.75]], np.float32)
-CASE = NamedFeeds("c", dict)
+CASE = NamedFeeds("c", {}, dict)
 
 
 def result_of(masks: NDArray[np.float32], scores: NDArray[np.float32]) -> list[str]:
@@ -268,7 +268,7 @@ def test_the_references_own_rounding_bounds_the_tolerance_of_each_output() -> No
 
 def test_rounding_is_measured_again_where_a_case_breaks_its_limit() -> None:
     reference, exact = Constant({"masks": MASKS, "iou": SCORES}), ByCase({"masks": MASKS, "iou": SCORES})
-    cases = [NamedFeeds(f"c{factor}", partial(dict, factor=np.float32(factor))) for factor in (0, 0.01, 0.001)]
+    cases = [NamedFeeds(f"c{factor}", {}, partial(dict, factor=np.float32(factor))) for factor in (0, 0.01, 0.001)]
     result = judged(Constant({"masks": MASKS * 0.99, "iou": SCORES}), reference, exact, cases)
     assert [case.passed for case in result.cases] == [False, True, True]
     assert result.floors["masks"].case == "c0.01"

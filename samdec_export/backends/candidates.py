@@ -11,17 +11,17 @@ from typing import TYPE_CHECKING
 
 from samdec_export.backends.tensorrt.engine_file import EngineFile, open_engine
 from samdec_export.backends.tensorrt.index import obstacle
-from samdec_export.core.artifact import Artifact, Record
+from samdec_export.core.artifact import Artifact
 from samdec_export.core.dtypes import Precision
 from samdec_export.core.errors import DependencyError, UsageError
-from samdec_export.core.files import sha256
 from samdec_export.core.options import Provider
 from samdec_export.core.signature import Signature
+from samdec_export.export.onnx_file import open_artifact
 
 if TYPE_CHECKING:
     from samdec_export.core.runner import Runner
 
-__all__ = ["Contenders", "Subject", "contend", "is_engine", "open_artifact", "open_subject"]
+__all__ = ["Contenders", "Subject", "contend", "is_engine", "open_subject"]
 
 ENGINE = ".engine"
 
@@ -78,21 +78,6 @@ class Contenders:
     own: Runner | None
     oracle: Runner | None
     notes: tuple[str, ...]
-
-
-def open_artifact(path: Path) -> Artifact:
-    """The artifact at `path`: its record from the file itself, checked against the sidecar if there is one.
-
-    Raises:
-        NoRecordError: samdec-export did not write it.
-        GraphError: It cannot be read, or its sidecar is of another file.
-    """
-    from samdec_export.export.onnx_file import describe
-
-    record = Record.from_metadata(describe(path).metadata, path)
-    artifact = Artifact(path=path, record=record, sha256=sha256(path))
-    artifact.check_sidecar()
-    return artifact
 
 
 def is_engine(path: Path) -> bool:

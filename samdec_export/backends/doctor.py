@@ -9,7 +9,7 @@ from typing import Any, Literal, TypeAlias
 from samdec_export.core.artifact import tool_versions
 from samdec_export.core.errors import DependencyError
 
-__all__ = ["Diagnosis", "Finding", "diagnose"]
+__all__ = ["Diagnosis", "Finding", "diagnose", "diagnosis"]
 
 PACKAGES = (
     "samdec-export",
@@ -73,8 +73,19 @@ class Diagnosis:
         return {**asdict(self), "healthy": self.healthy}
 
 
-def diagnose(cuda_device: str | None, ort_providers: list[str], builders: dict[str, str]) -> Diagnosis:
-    """Look at the installed packages.
+def diagnose() -> Diagnosis:
+    """Return what is installed and what can run here."""
+    from samdec_export.backends.eager import cuda_device
+    from samdec_export.backends.machine import look
+    from samdec_export.backends.ort import installed_providers
+
+    machine = look()
+    builders = {"tensorrt": machine.obstacle("tensorrt"), "tensorrt_rtx": machine.obstacle("rtx")}
+    return diagnosis(cuda_device(), installed_providers(), builders)
+
+
+def diagnosis(cuda_device: str | None, ort_providers: list[str], builders: dict[str, str]) -> Diagnosis:
+    """Judge the installed packages.
 
     Args:
         cuda_device: The name of torch's CUDA device, or None.

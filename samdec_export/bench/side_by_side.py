@@ -27,12 +27,11 @@ if TYPE_CHECKING:
 __all__ = [
     "BenchEntry",
     "Benchmarked",
-    "bench",
+    "bench_entries",
     "case_for",
     "draw",
     "open_runner",
     "parse_entry",
-    "parse_workloads",
 ]
 
 WORKER = (sys.executable, "-m", "samdec_export.bench.worker")
@@ -102,22 +101,6 @@ def parse_entry(text: str, checkpoint: Path | None) -> BenchEntry:
     raise UsageError(f"There is no runner {kind!r} for {path}.", f"Known: {', '.join(known)}.")
 
 
-def parse_workloads(images: str, prompts: str, points: str) -> list[Workload]:
-    """Every combination of comma-separated counts.
-
-    Raises:
-        UsageError: One is not a positive whole number.
-    """
-
-    def counts(name: str, text: str) -> list[int]:
-        parts = [part.strip() for part in text.split(",")]
-        if not all(part.isdecimal() and int(part) for part in parts):
-            raise UsageError(f"--{name} {text!r} is not a list of positive whole numbers.", "Write such as 1,8,64.")
-        return [int(part) for part in parts]
-
-    return Workload.grid(counts("images", images), counts("prompts", prompts), counts("points", points))
-
-
 def draw(done: Benchmarked, path: Path) -> None:
     """Write a picture of cost against prompts.
 
@@ -131,7 +114,7 @@ def draw(done: Benchmarked, path: Path) -> None:
         os.replace(scratch / path.name, path)
 
 
-def bench(
+def bench_entries(
     entries: Sequence[BenchEntry],
     workloads: Sequence[Workload],
     *,
@@ -236,8 +219,8 @@ def _open_compiled(subject: Subject, checkpoint: Path | None, threads: int) -> R
 
 
 def _module(subject: Subject, checkpoint: Path | None) -> ExportGraph:
+    from samdec_export.models.checkpoint import load_for
     from samdec_export.models.sam.graphs import build_graph
-    from samdec_export.parity.comparisons import load_for
 
     record = subject.artifact.record
     return build_graph(load_for(subject.artifact, checkpoint).decoder, record.grid, record.options)

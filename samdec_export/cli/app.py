@@ -12,7 +12,7 @@ from samdec_export import __version__
 from samdec_export.cli.bundle import bundle_app
 from samdec_export.cli.engines import engines_command, trt_command
 from samdec_export.cli.entry import run
-from samdec_export.cli.flags import AsJson, Checkpoint, chosen_precision, print_json
+from samdec_export.cli.flags import AsJson, Checkpoint, chosen_precision, parse_counts, print_json
 from samdec_export.cli.golden import golden_command, record_command
 from samdec_export.cli.report import report_command
 from samdec_export.cli.run import config_app, run_command
@@ -92,8 +92,8 @@ def onnx_command(
     as_json: AsJson = False,
 ) -> None:
     """Export a checkpoint's decoder as simplified ONNX, and validate it against eager PyTorch."""
+    from samdec_export import api
     from samdec_export.cli import tables as display
-    from samdec_export.export import to_onnx as pipeline
 
     if ckpt is None and model is None:
         log.info("No --ckpt: exporting the embedded sam_toy, which was trained on drawn shapes.")
@@ -106,8 +106,7 @@ def onnx_command(
         ranges=tuple(parse_range(text) for text in ranges or ()),
     )
     wanted = Conversion(precision=chosen_precision(fp16, bf16)) if fp16 or bf16 else None
-    width = None if no_validate else sweep
-    done = pipeline.export(ckpt, model, options=options, opset=opset, out=out, sweep=width)
+    done = api.export(ckpt, model, options=options, opset=opset, out=out, sweep=sweep, validate=not no_validate)
     failed = done.validated is not None and not done.validated.result.passed
     if not as_json:
         display.exported(done)
@@ -117,9 +116,7 @@ def onnx_command(
         done.validated.require()
     if wanted is None:
         return
-    from samdec_export.precision.convert import convert
-
-    typed = convert(done.artifact.path, wanted, ckpt, sweep=width)
+    typed = api.convert(done.artifact.path, wanted, ckpt, sweep=sweep, validate=not no_validate)
     print_json({**done.to_json(), "converted": typed.to_json()}) if as_json else display.converted(typed)
     if typed.validated:
         typed.validated.require()
@@ -157,8 +154,8 @@ def convert_command(
     as_json: AsJson = False,
 ) -> None:
     """Convert an exported file to fp16 or bf16, and measure in masks what that costs."""
+    from samdec_export import api
     from samdec_export.cli import tables as display
-    from samdec_export.precision.convert import convert
 
     wanted = Conversion(
         precision=chosen_precision(fp16, bf16),
@@ -169,7 +166,7 @@ def convert_command(
         protect=not no_protect,
         all_products=all_products,
     )
-    done = convert(artifact, wanted, ckpt, out=out, feeds=feeds, sweep=None if no_validate else sweep)
+    done = api.convert(artifact, wanted, ckpt, out=out, feeds=feeds, sweep=sweep, validate=not no_validate)
     print_json(done.to_json()) if as_json else display.converted(done)
     if done.validated:
         done.validated.require()
@@ -210,12 +207,12 @@ def validate(
     ] = None,
 ) -> None:
     """Compare an exported file or an engine with eager PyTorch; exit 7 where they differ."""
+    from samdec_export import api
     from samdec_export.cli import tables as display
-    from samdec_export.export import to_onnx as pipeline
 
     if json_file and json_file != Path("-"):
         check_target(json_file, (artifact, Path(f"{artifact}.json"), ckpt, golden, outputs, feeds))
-    done = pipeline.validate(
+    done = api.validate(
         artifact,
         ckpt,
         golden=golden,
@@ -254,15 +251,20 @@ def bench(
     as_json: AsJson = False,
 ) -> None:
     """Time files side by side: one process each, interleaved, beside the speed of a plain matrix product."""
-    from samdec_export.bench import side_by_side as flow
+    from samdec_export import api
     from samdec_export.cli import tables as display
 
-    entries = [flow.parse_entry(text, ckpt) for text in artifacts]
-    workloads = flow.parse_workloads(images, prompts, points)
-    done = flow.bench(entries, workloads, threads=threads, repeats=repeats)
+    done = api.bench(
+        artifacts,
+        ckpt,
+        images=parse_counts("images", images),
+        prompts=parse_counts("prompts", prompts),
+        points=parse_counts("points", points),
+        threads=threads,
+        repeats=repeats,
+        plot=plot,
+    )
     print_json(done.to_json()) if as_json else display.benchmarked(done)
-    if plot:
-        flow.draw(done, plot)
 
 
 @app.command()
@@ -282,15 +284,11 @@ def ranges(
     as_json: AsJson = False,
 ) -> None:
     """Measure how large every float tensor of a graph gets, and judge what a 16-bit precision would not hold."""
+    from samdec_export import api
     from samdec_export.cli import tables as display
-    from samdec_export.precision import audit as flow
 
-    if plot:
-        flow.check_picture(plot, (artifact, Path(f"{artifact}.json"), feeds))
-    done = flow.audit(artifact, precision, feeds=feeds, case=case, seed=seed, sweep=sweep)
+    done = api.ranges(artifact, precision, feeds=feeds, case=case, seed=seed, sweep=sweep, plot=plot)
     print_json(done.to_json()) if as_json else display.audited(done, top)
-    if plot:
-        flow.draw(done, plot)
 
 
 @app.command()
@@ -298,30 +296,30 @@ def inspect(
     artifact: Annotated[Path, typer.Argument(help="ONNX file.", show_default=False)], as_json: AsJson = False
 ) -> None:
     """Show an ONNX file's inputs, outputs, axes, operators, size and provenance."""
+    from samdec_export import api
     from samdec_export.cli import tables as display
-    from samdec_export.export import to_onnx as pipeline
 
-    found = pipeline.inspect(artifact)
+    found = api.inspect(artifact)
     print_json(found.to_json()) if as_json else display.inspected(found)
 
 
 @app.command()
 def models(as_json: AsJson = False) -> None:
     """List the models that can be exported."""
+    from samdec_export import api
     from samdec_export.cli import tables as display
-    from samdec_export.export import to_onnx as pipeline
 
-    specs = pipeline.models()
+    specs = api.models()
     print_json([spec.to_json() for spec in specs]) if as_json else display.models(specs)
 
 
 @app.command()
 def doctor(as_json: AsJson = False) -> None:
     """Show what is installed, which engines can run here, and what stands in the way; exit 6 on an error."""
+    from samdec_export import api
     from samdec_export.cli import tables as display
-    from samdec_export.export import to_onnx as pipeline
 
-    diagnosis = pipeline.diagnose()
+    diagnosis = api.doctor()
     print_json(diagnosis.to_json()) if as_json else display.diagnosed(diagnosis)
     diagnosis.require()
 

@@ -36,9 +36,9 @@ def triton_command(
     as_json: AsJson = False,
 ) -> None:
     """Write a model repository for NVIDIA's Triton Inference Server, with a client that checks the answers."""
+    from samdec_export import api
     from samdec_export.cli import display_bundle
-    from samdec_export.serving import bundle
 
     wanted = ServingOptions(name=name, kind=kind, instances=instances, queue_delay=queue_delay, versions=versions)
-    done = bundle.bundle(files, wanted, out)
+    done = api.bundle(files, wanted, out)
     print_json(done.to_json()) if as_json else display_bundle.bundled(done)

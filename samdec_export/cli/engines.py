@@ -44,7 +44,7 @@ def trt_command(
     as_json: AsJson = False,
 ) -> None:
     """Build a TensorRT or TensorRT-RTX engine, and check the precision that it got."""
-    from samdec_export.backends.tensorrt import engine as engines
+    from samdec_export import api
     from samdec_export.cli import tables as display
 
     wanted = BuildOptions(
@@ -61,7 +61,7 @@ def trt_command(
         tf32=tf32,
     )
     precision = chosen_precision(fp16, bf16) if fp16 or bf16 else None
-    done = engines.build(artifact, wanted, precision, ckpt, out=out)
+    done = api.build_engine(artifact, wanted, ckpt, precision=precision, out=out)
     print_json(done.to_json()) if as_json else display.engine_built(done)
 
 
@@ -69,8 +69,8 @@ def engines_command(
     folder: Annotated[Path, typer.Argument(help="Folder of engines.")] = Path("artifacts"), as_json: AsJson = False
 ) -> None:
     """List the engines of a folder, and which of them this machine can run."""
-    from samdec_export.backends.tensorrt import index as engine_index
+    from samdec_export import api
     from samdec_export.cli import tables as display
 
-    found = engine_index.list_engines(folder)
+    found = api.engines(folder)
     print_json([entry.to_json() for entry in found]) if as_json else display.engines(found)

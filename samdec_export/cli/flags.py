@@ -11,7 +11,7 @@ import typer
 from samdec_export.core.dtypes import LowPrecision
 from samdec_export.core.errors import UsageError
 
-__all__ = ["AsJson", "Checkpoint", "chosen_precision", "print_json"]
+__all__ = ["AsJson", "Checkpoint", "chosen_precision", "parse_counts", "print_json"]
 
 Checkpoint = Annotated[
     Path | None,
@@ -29,6 +29,18 @@ def chosen_precision(fp16: bool, bf16: bool) -> LowPrecision:
     if fp16 == bf16:
         raise UsageError("Name one precision to convert to.", "Add --fp16 or --bf16.")
     return "fp16" if fp16 else "bf16"
+
+
+def parse_counts(name: str, text: str) -> list[int]:
+    """Read a comma-separated list of sizes, such as `1,8,64`.
+
+    Raises:
+        UsageError: One is not a positive whole number.
+    """
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isdecimal() and int(part) for part in parts):
+        raise UsageError(f"--{name} {text!r} is not a list of positive whole numbers.", "Write such as 1,8,64.")
+    return [int(part) for part in parts]
 
 
 def print_json(value: object) -> None:

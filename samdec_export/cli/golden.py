@@ -28,10 +28,10 @@ def record_command(
     as_json: AsJson = False,
 ) -> None:
     """Record eager PyTorch's answers, for validate --golden where there is no torch and no checkpoint."""
+    from samdec_export import api
     from samdec_export.cli import display_golden
-    from samdec_export.parity import record as golden
 
-    done = golden.record(artifact, ckpt, out=out, feeds=feeds, sweep=sweep, seed=seed, keep_inputs=keep_inputs)
+    done = api.record(artifact, ckpt, out=out, feeds=feeds, sweep=sweep, seed=seed, keep_inputs=keep_inputs)
     print_json(done.to_json()) if as_json else display_golden.shown(done)
 
 
@@ -48,9 +48,8 @@ def golden_command(
     as_json: AsJson = False,
 ) -> None:
     """Show what a golden holds, and write it as Polygraphy's files."""
+    from samdec_export import api
     from samdec_export.cli import display_golden
-    from samdec_export.parity import record as flow
 
-    found = flow.show(golden)
-    flow.write_polygraphy(found, inputs, outputs)
+    found = api.golden(golden, polygraphy_inputs=inputs, polygraphy_outputs=outputs)
     print_json(found.to_json()) if as_json else display_golden.shown(found)

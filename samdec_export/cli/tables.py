@@ -15,16 +15,15 @@ from samdec_export.core.dtypes import FORMATS
 from samdec_export.parity.summary import print_report
 
 if TYPE_CHECKING:
+    from samdec_export.api import Converted, Exported, Inspected
     from samdec_export.backends.doctor import Diagnosis
     from samdec_export.backends.tensorrt.engine import EngineBuilt
     from samdec_export.backends.tensorrt.index import Listed
     from samdec_export.bench.side_by_side import Benchmarked
     from samdec_export.export.onnx_file import GraphSummary, TensorSummary
-    from samdec_export.export.to_onnx import Exported, Inspected
     from samdec_export.models.registry import ModelSpec
     from samdec_export.parity.comparisons import Validated
     from samdec_export.precision.audit import Audited
-    from samdec_export.precision.convert import Converted
 
 __all__ = [
     "audited",
@@ -62,14 +61,14 @@ def validated(done: Validated) -> None:
 
 def converted(done: Converted) -> None:
     """What stayed in fp32 and why, what a search found, and how far the result is from eager."""
-    console, record = _console(), done.artifact.record
-    size, parent = done.artifact.path.stat().st_size, done.parent.stat().st_size
-    console.print(f"{done.artifact.path}  {_size(size)}, {size / parent:.0%} of {done.parent.name}, {done.casts} casts")
-    console.print(f"Matrix products: {_shares(done.shares)}")
+    console, record, file = _console(), done.artifact.record, done.file
+    size, parent = done.artifact.path.stat().st_size, file.parent.stat().st_size
+    console.print(f"{done.artifact.path}  {_size(size)}, {size / parent:.0%} of {file.parent.name}, {file.casts} casts")
+    console.print(f"Matrix products: {_shares(file.shares)}")
     for reason, nodes in _by_reason(record.kept).items():
         console.print(f"  fp32: {len(nodes):>3} nodes, {reason}")
-    if done.search:
-        found = done.search
+    if file.search:
+        found = file.search
         console.print(
             f"Search: {found.before:.3%} of the mask pixels flipped, {found.after:.3%} with {len(found.nodes)} nodes "
             f"more in fp32 (wanted: {found.target:.3%}; {found.measured} trials)"

@@ -27,11 +27,14 @@ from samdec_export.core.options import (
 )
 from samdec_export.core.signature import Signature
 
-__all__ = ["Artifact", "CheckpointRef", "Format", "Record", "publish", "tool_versions"]
+__all__ = ["EXPORT_TOOLS", "Artifact", "CheckpointRef", "Format", "Record", "publish", "tool_versions"]
 
 Format: TypeAlias = Literal["onnx"]
 
 METADATA_PREFIX = "samdec_export."
+
+EXPORT_TOOLS = ("samdec-export", "torch", "onnx", "onnxscript", "onnxslim")
+"""Packages whose versions decide the bytes of an exported file."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

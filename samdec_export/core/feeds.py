@@ -1,4 +1,4 @@
-"""Inputs made from a Signature: seeded sweeps over its ranges, and recorded files."""
+"""Inputs of a graph, made from its Signature: reproducible from the sizes and a seed."""
 
 from __future__ import annotations
 
@@ -8,35 +8,26 @@ import zlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Literal, TypeAlias
 
 import numpy as np
 
-from samdec_export.core.errors import UsageError
-from samdec_export.core.options import SweepName
 from samdec_export.core.runner import Array, Feeds
 from samdec_export.core.signature import Dim, Signature, TensorSpec, axis_size
 
 __all__ = [
     "Case",
+    "MaskInput",
     "NamedFeeds",
     "example_sizes",
     "inputs_sha256",
     "make_feeds",
-    "only_case",
-    "outside_ranges",
-    "read_feeds",
+    "misfits",
     "sizes_of",
-    "sweep",
-    "sweep_feeds",
     "typed_feeds",
 ]
 
 MaskInput: TypeAlias = Literal["off", "on", "mixed"]
-
-QUICK_SIZES = (1, 3)
-"""What a quick sweep takes of an independent axis: alone, and among others. Slices do not see each other there."""
 
 FOREGROUND, BACKGROUND, TOP_LEFT, BOTTOM_RIGHT, PADDING = 1, 0, 2, 3, -1
 
@@ -62,40 +53,19 @@ class Case:
 
 @dataclass(frozen=True, slots=True)
 class NamedFeeds:
-    """Inputs of one case, made when they are needed: a sweep's inputs need not be in memory at once."""
+    """Inputs of one case: its sizes are known, its arrays are made when asked for.
+
+    A sweep's inputs need not be in memory at once, and nothing is drawn to learn a size.
+    """
 
     name: str
+    sizes: Mapping[str, int]
     make: Callable[[], Feeds]
 
-
-def sweep_feeds(signature: Signature, width: SweepName, seed: int) -> list[NamedFeeds]:
-    """Inputs for every case of a sweep."""
-    return [NamedFeeds(case.name, partial(make_feeds, signature, case, seed)) for case in sweep(signature, width)]
-
-
-def sweep(signature: Signature, width: SweepName = "full") -> list[Case]:
-    """The cases that a validation runs: every corner of the ranges, and odd sizes between.
-
-    A corner takes each axis at its min, opt or max. `quick` takes independent axes at 1 and 3 instead, which needs
-    little memory, and leaves out corners where more than two other axes are away from their opt. Where the graph takes
-    masks, cases go round off, on and mixed, and the opt corner has all three.
-    """
-    dims = signature.dims
-    flags = [spec for spec in signature.inputs if spec.content == "flag"]
-    corners: Iterable[tuple[int, ...]] = itertools.product(*(_corner_sizes(dim, width) for dim in dims))
-    if width == "quick":
-        corners = (sizes for sizes in corners if _is_near(dims, sizes))
-    points = [*corners, *(tuple(_between(dim, part, width) for dim in dims) for part in (0.25, 0.7))]
-    names = [dim.name for dim in dims]
-    every = [dict(zip(names, sizes, strict=True)) for sizes in dict.fromkeys(points)]
-    if not flags:
-        return [Case(sizes=sizes) for sizes in every]
-    masks: tuple[MaskInput, ...] = (
-        ("off", "on", "mixed") if any(spec.shape != (1,) for spec in flags) else ("off", "on")
-    )
-    opt = {dim.name: _limit(dim, dim.opt, width) for dim in dims}
-    cycled = [Case(sizes=sizes, mask_input=mask) for sizes, mask in zip(every, itertools.cycle(masks), strict=False)]
-    return list({case.name: case for case in (*cycled, *(Case(sizes=opt, mask_input=mask) for mask in masks))}.values())
+    @classmethod
+    def of(cls, signature: Signature, case: Case, seed: int = 0) -> NamedFeeds:
+        """Return the inputs of a case, which follow from its name and the seed."""
+        return cls(case.name, case.sizes, partial(make_feeds, signature, case, seed))
 
 
 def example_sizes(signature: Signature) -> dict[str, int]:
@@ -126,51 +96,6 @@ def make_feeds(signature: Signature, case: Case, seed: int = 0) -> dict[str, Arr
     }
 
 
-def read_feeds(path: Path, signature: Signature) -> list[NamedFeeds]:
-    """Recorded inputs.
-
-    Args:
-        path: An `.npz` file whose keys are input names, or `<case>/<input name>` for several cases. Or what Polygraphy
-            saves, a `.json` file or a folder of them: its cases are named `iteration 0` and so on.
-        signature: What the graph takes.
-
-    Raises:
-        UsageError: The file cannot be read, or an input is missing, unknown, or of another dtype or shape.
-    """
-    if not path.is_file() and not (path.is_dir() and any(path.glob("*.json"))):
-        raise UsageError(f"{path} does not exist, or is not a file.", "Check the path given with --feeds.")
-    if path.suffix == ".json" or path.is_dir():
-        from samdec_export.parity.polygraphy import read_inputs
-
-        cases = {f"iteration {number}": feeds for number, feeds in enumerate(read_inputs(path))}
-    else:
-        cases = _read_npz(path)
-    if not cases:
-        raise UsageError(f"{path} holds no arrays.", "Make it with numpy.savez(path, **inputs).")
-    for case, feeds in cases.items():
-        if problems := _misfits(signature, feeds):
-            raise UsageError(f"{path}, case {case}: {'; '.join(problems)}.", "samdec-export inspect shows the inputs.")
-    return [NamedFeeds(case, partial(dict, feeds)) for case, feeds in cases.items()]
-
-
-def _read_npz(path: Path) -> dict[str, dict[str, Array]]:
-    """Arrays by case and input name."""
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {key: file[key] for key in file.files}
-    except (
-        Exception
-    ) as error:  # numpy and zipfile raise a dozen types on damaged input, EOFError and MemoryError among them
-        raise UsageError(
-            f"{path} is not an .npz file of arrays, or is damaged.", "Make one with numpy.savez."
-        ) from error
-    cases: dict[str, dict[str, Array]] = {}
-    for key, array in arrays.items():
-        case, _, name = key.rpartition("/")
-        cases.setdefault(case or path.stem, {})[name] = array
-    return cases
-
-
 def typed_feeds(case: NamedFeeds, signature: Signature) -> NamedFeeds:
     """The same inputs in the types of another signature of the same graph."""
 
@@ -178,20 +103,7 @@ def typed_feeds(case: NamedFeeds, signature: Signature) -> NamedFeeds:
         feeds = case.make()
         return {spec.name: feeds[spec.name].astype(spec.dtype, copy=False) for spec in signature.inputs}
 
-    return NamedFeeds(case.name, make)
-
-
-def only_case(cases: list[NamedFeeds], name: str) -> list[NamedFeeds]:
-    """The case of that name.
-
-    Raises:
-        UsageError: There is none.
-    """
-    chosen = [case for case in cases if case.name == name]
-    if not chosen:
-        shown = ", ".join(case.name for case in cases[:4])
-        raise UsageError(f"There is no case {name!r} among {len(cases)}.", f"They are named like {shown}.")
-    return chosen
+    return NamedFeeds(case.name, case.sizes, make)
 
 
 def sizes_of(signature: Signature, feeds: Feeds) -> dict[str, int]:
@@ -225,19 +137,8 @@ def inputs_sha256(feeds: Feeds) -> str:
     return digest.hexdigest()
 
 
-def outside_ranges(signature: Signature, cases: Iterable[NamedFeeds]) -> list[str]:
-    """The cases with an axis shorter or longer than its range, such as `clicks (points 40, not 1 to 16)`."""
-    found = []
-    for case in cases:
-        sizes = sizes_of(signature, case.make())
-        beyond = [dim for dim in signature.dims if not dim.min <= sizes[dim.name] <= dim.max]
-        if beyond:
-            axes = ", ".join(f"{dim.name} {sizes[dim.name]}, not {dim.min} to {dim.max}" for dim in beyond)
-            found.append(f"{case.name} ({axes})")
-    return found
-
-
-def _misfits(signature: Signature, feeds: Feeds) -> list[str]:
+def misfits(signature: Signature, feeds: Feeds) -> list[str]:
+    """List what keeps inputs from being those of a graph: names, dtypes, axes; empty where they fit."""
     wanted = {spec.name: spec for spec in signature.inputs}
     problems = [f"input {name} is missing" for name in wanted.keys() - feeds.keys()]
     problems += [f"there is no input {name}" for name in feeds.keys() - wanted.keys()]
@@ -259,30 +160,6 @@ def _misfits(signature: Signature, feeds: Feeds) -> list[str]:
         except ValueError as error:
             problems = [str(error)]
     return problems
-
-
-def _is_near(dims: tuple[Dim, ...], sizes: tuple[int, ...]) -> bool:
-    """At most two axes are away from their opt, or all are at their min or all at their max."""
-    ranged = [(dim, size) for dim, size in zip(dims, sizes, strict=True) if not dim.independent]
-    extreme = any(all(size == getattr(dim, end) for dim, size in ranged) for end in ("min", "max"))
-    return extreme or sum(size != dim.opt for dim, size in ranged) <= 2
-
-
-def _corner_sizes(dim: Dim, width: SweepName) -> tuple[int, ...]:
-    if width == "quick" and dim.independent:
-        return tuple(size for size in QUICK_SIZES if dim.min <= size <= dim.max) or (dim.min,)
-    return dim.sizes
-
-
-def _between(dim: Dim, part: float, width: SweepName) -> int:
-    """An odd size at `part` of the range, inside it."""
-    top = _limit(dim, dim.max, width)
-    return min(top, int(dim.min + part * (top - dim.min)) | 1)
-
-
-def _limit(dim: Dim, size: int, width: SweepName) -> int:
-    """A quick sweep takes few slices of an independent axis."""
-    return max(dim.min, min(size, QUICK_SIZES[-1])) if width == "quick" and dim.independent else size
 
 
 def _labels(rng: np.random.Generator, shape: tuple[int, ...]) -> Array:

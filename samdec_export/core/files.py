@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
+from typing import TypeAlias
 
 from samdec_export.core import interrupts
 from samdec_export.core.errors import GraphError, UsageError
@@ -20,9 +21,12 @@ if sys.platform != "win32":
     import fcntl
 
 __all__ = [
+    "FilePath",
+    "as_path",
     "check_target",
     "holding",
     "move_with_sidecar",
+    "optional_path",
     "remove_abandoned",
     "remove_empty",
     "sha256",
@@ -31,7 +35,30 @@ __all__ = [
     "write_text",
 ]
 
+FilePath: TypeAlias = str | os.PathLike[str]
+"""What names a file or folder in Python."""
+
 SCRATCH = ".samdec-"
+
+
+def as_path(path: FilePath) -> Path:
+    """Return a path.
+
+    Raises:
+        UsageError: It is empty: `Path("")` would be the working folder.
+    """
+    if not os.fspath(path):
+        raise UsageError("A path is empty.", "Name a file or folder.")
+    return Path(path)
+
+
+def optional_path(path: FilePath | None) -> Path | None:
+    """Return a path, or None where there is none.
+
+    Raises:
+        UsageError: As `as_path`.
+    """
+    return None if path is None else as_path(path)
 
 
 @contextmanager

@@ -11,9 +11,11 @@ from typing import Any
 import onnx
 from google.protobuf.message import DecodeError
 
+from samdec_export.core.artifact import Artifact, Record
 from samdec_export.core.errors import GraphError
+from samdec_export.core.files import sha256
 
-__all__ = ["GraphSummary", "TensorSummary", "describe", "load", "stamp"]
+__all__ = ["GraphSummary", "TensorSummary", "describe", "load", "open_artifact", "stamp"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,6 +92,19 @@ def _summary(model: onnx.ModelProto, path: Path) -> GraphSummary:
         bytes=path.stat().st_size,
         metadata={entry.key: entry.value for entry in model.metadata_props},
     )
+
+
+def open_artifact(path: Path) -> Artifact:
+    """The artifact at `path`: its record from the file itself, checked against the sidecar if there is one.
+
+    Raises:
+        NoRecordError: samdec-export did not write it.
+        GraphError: It cannot be read, or its sidecar is of another file.
+    """
+    record = Record.from_metadata(describe(path).metadata, path)
+    artifact = Artifact(path=path, record=record, sha256=sha256(path))
+    artifact.check_sidecar()
+    return artifact
 
 
 def stamp(path: Path, metadata: dict[str, str]) -> None:

@@ -13,8 +13,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from samdec_export.core.artifact import CheckpointRef
-from samdec_export.core.errors import CheckpointError
+from samdec_export.core.artifact import Artifact, CheckpointRef
+from samdec_export.core.errors import CheckpointError, GraphError, UsageError
 from samdec_export.core.files import sha256
 from samdec_export.core.log import step
 from samdec_export.models.checkpoint_path import checkpoint_digest
@@ -23,7 +23,7 @@ from samdec_export.models.registry import EMBEDDED, MODELS, ModelSpec, find_mode
 from samdec_export.models.sam.decoder import SamDecoder, seed_weights
 from samdec_export.models.tensor_files import TensorFile, open_tensors
 
-__all__ = ["LoadedModel", "load_model"]
+__all__ = ["LoadedModel", "load_for", "load_model"]
 
 PARTS = ("prompt_encoder.", "mask_decoder.")
 POSITIONS = "image_encoder.pos_embed"
@@ -67,6 +67,26 @@ def load_model(checkpoint: Path | None, name: str | None = None) -> LoadedModel:
         free = " and ".join(spec.name for spec in MODELS.values() if not spec.needs_checkpoint)
         raise CheckpointError(f"{spec.name} needs a checkpoint.", f"Name its file with --ckpt; {free} need none.")
     return _embedded(spec, spec.weights) if spec.weights else _seeded(spec)
+
+
+def load_for(artifact: Artifact, checkpoint: Path | None) -> LoadedModel:
+    """The decoder that an artifact was exported from.
+
+    Raises:
+        UsageError: No checkpoint where one is needed.
+        CheckpointError, GraphError: As the stages say.
+    """
+    record = artifact.record
+    if checkpoint is None and record.checkpoint.file is not None:
+        raise UsageError(
+            f"{artifact.path} was exported from {record.checkpoint.file}: the reference needs it.",
+            "Name the checkpoint with --ckpt.",
+        )
+    if record.model not in MODELS:
+        raise GraphError(
+            f"The record in {artifact.path} names a model that is not known: {record.model!r}.", "Export it again."
+        )
+    return load_model(checkpoint, record.model)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from samdec_export.core.errors import UsageError
 
-__all__ = ["EMBEDDED", "MODELS", "Architecture", "Encoder", "ModelSpec", "find_model"]
+__all__ = ["EMBEDDED", "MODELS", "Architecture", "Encoder", "ModelSpec", "find_model", "list_models"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,3 +135,8 @@ def find_model(name: str) -> ModelSpec:
         f"There is no model called {name!r}.",
         f"Did you mean {near[0]}?" if near else f"Known: {', '.join(by_name)}.",
     )
+
+
+def list_models() -> list[ModelSpec]:
+    """Return the models that can be exported."""
+    return list(MODELS.values())

@@ -150,7 +150,7 @@ class Golden:
 
         Making one raises UsageError where it does not come out as it was recorded.
         """
-        return [NamedFeeds(case.name, partial(self._inputs, n)) for n, case in enumerate(self.record.cases)]
+        return [NamedFeeds(case.name, case.sizes, partial(self._inputs, n)) for n, case in enumerate(self.record.cases)]
 
     def answers(self) -> dict[str, Callable[[], Outputs]]:
         """What reads the outputs, by the SHA-256 of the inputs; reading raises UsageError where they are damaged."""

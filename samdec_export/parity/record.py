@@ -12,13 +12,15 @@ from typing import TYPE_CHECKING, Any
 from samdec_export.core import interrupts
 from samdec_export.core.artifact import tool_versions
 from samdec_export.core.errors import ValidationError
-from samdec_export.core.feeds import Case, NamedFeeds, inputs_sha256, make_feeds, read_feeds, sizes_of, sweep
-from samdec_export.core.files import check_target, staging
+from samdec_export.core.feeds import Case, NamedFeeds, inputs_sha256
+from samdec_export.core.files import FilePath, as_path, check_target, optional_path, staging
 from samdec_export.core.log import track
 from samdec_export.core.options import SweepName
 from samdec_export.core.runner import Feeds, Outputs
 from samdec_export.core.signature import Signature
-from samdec_export.parity.comparisons import load_for, open_artifact
+from samdec_export.export.onnx_file import open_artifact
+from samdec_export.models.checkpoint import load_for
+from samdec_export.parity.cases import read_feeds, sweep
 from samdec_export.parity.golden import Golden, GoldenCase, GoldenRecord, Take, defects, open_golden, write_golden
 from samdec_export.parity.polygraphy import write_inputs, write_outputs
 from samdec_export.parity.references import Reference, eager_references
@@ -57,38 +59,39 @@ class _Question:
 
 
 def record(
-    path: Path,
-    checkpoint: Path | None = None,
+    file: FilePath,
+    checkpoint: FilePath | None = None,
     *,
-    out: Path | None = None,
-    feeds: Path | None = None,
+    out: FilePath | None = None,
+    feeds: FilePath | None = None,
     seed: int = 0,
     sweep: SweepName = "quick",
     keep_inputs: bool = False,
 ) -> Recorded:
     """Ask eager PyTorch over a sweep or recorded inputs, in fp32 and float64, and keep the answers.
 
-    The golden serves every file with the contract and the weights of `path`: other precisions, arrangements, engines.
+    The golden serves every file with the contract and the weights of `file`: other precisions, arrangements, engines.
 
     Args:
-        path: An exported file: the contract.
+        file: An exported file: the contract.
         checkpoint: What it was exported from; None where the weights are embedded.
-        out: The file to write; None for `<file>.golden.npz` beside `path`.
+        out: The file to write; None for `<file>.golden.npz` beside `file`.
         feeds: Recorded inputs instead of a sweep; they are stored.
         seed: What a sweep's inputs follow from.
         sweep: How wide to go.
         keep_inputs: Store a sweep's inputs too: ten times the size, and no version of NumPy can change them.
 
     Raises:
-        ValidationError: The weights are not those of `path`, or eager PyTorch's answers are no reference.
+        ValidationError: The weights are not those of `file`, or eager PyTorch's answers are no reference.
         UsageError, CheckpointError, GraphError, DependencyError: As the stages say. Nothing is left of a failed run.
     """
+    path, weights, recorded = as_path(file), optional_path(checkpoint), optional_path(feeds)
     artifact = open_artifact(path)
-    target = out or path.with_suffix(".golden.npz")
-    check_target(target, (path, artifact.sidecar, checkpoint, feeds))
-    questions = _questions(artifact.record.signature, feeds, seed, sweep, keep_inputs)
+    target = optional_path(out) or path.with_suffix(".golden.npz")
+    check_target(target, (path, artifact.sidecar, weights, recorded))
+    questions = _questions(artifact.record.signature, recorded, seed, sweep, keep_inputs)
     with staging(target.parent) as scratch:
-        (reference,) = eager_references(artifact, load_for(artifact, checkpoint))
+        (reference,) = eager_references(artifact, load_for(artifact, weights))
         if reference.findings:
             raise ValidationError(
                 f"Nothing was recorded: {'; '.join(reference.findings)}.", "Name its own with --ckpt."
@@ -145,7 +148,7 @@ def _questions(
         return [_Question(feeds=case, seeded=None) for case in read_feeds(feeds, signature)]
     return [
         _Question(
-            feeds=NamedFeeds(case.name, partial(make_feeds, signature, case, seed)),
+            feeds=NamedFeeds.of(signature, case, seed),
             seeded=None if keep_inputs else case,
         )
         for case in sweep(signature, width)
@@ -157,7 +160,7 @@ def _takes(artifact: Artifact, reference: Reference, questions: Sequence[_Questi
     for question in track(questions, f"Recording {reference.runner.name}"):
         feeds, seeded = question.feeds.make(), question.seeded
         outputs = reference.runner.run(feeds)
-        sizes = sizes_of(artifact.record.signature, feeds)
+        sizes = question.feeds.sizes
         floors = _floors(artifact.record.signature, sizes, reference, question.feeds.name, feeds, outputs)
         case = GoldenCase(
             name=question.feeds.name,

@@ -10,14 +10,13 @@ from typing import Any, cast
 
 from samdec_export.core.dtypes import FORMATS, LowPrecision
 from samdec_export.core.errors import NoRecordError, UsageError
-from samdec_export.core.feeds import only_case, read_feeds, sweep_feeds
 from samdec_export.core.files import check_target, staging
 from samdec_export.core.log import track
 from samdec_export.core.options import SweepName
 from samdec_export.core.signature import Axis, Dim, DType, Signature, TensorSpec
 from samdec_export.export.dataflow import load_fp32
-from samdec_export.export.onnx_file import TensorSummary, describe
-from samdec_export.parity.comparisons import open_artifact
+from samdec_export.export.onnx_file import TensorSummary, describe, open_artifact
+from samdec_export.parity.cases import only_case, read_feeds, sweep_feeds
 from samdec_export.precision.ranges import TensorRange, audit_ranges
 
 __all__ = ["Audited", "audit", "check_picture", "draw"]

@@ -1,4 +1,4 @@
-"""The flow of a conversion: a proven fp32 file goes in, a typed one whose loss was measured in masks comes out."""
+"""A conversion: an fp32 file goes in, one in fp16 or bf16 comes out."""
 
 from __future__ import annotations
 
@@ -11,26 +11,18 @@ from typing import TYPE_CHECKING, Any
 from samdec_export.core.artifact import Artifact, Record, publish
 from samdec_export.core.dtypes import FORMATS
 from samdec_export.core.errors import GraphError, NoRecordError
-from samdec_export.core.feeds import NamedFeeds, typed_feeds
+from samdec_export.core.feeds import NamedFeeds
 from samdec_export.core.files import staging
 from samdec_export.core.log import step
-from samdec_export.core.options import Conversion, SweepName
+from samdec_export.core.options import Conversion
 from samdec_export.core.signature import Signature
-from samdec_export.parity.comparisons import (
-    Validated,
-    check,
-    load_for,
-    open_artifact,
-    range_notes,
-    replay_words,
-    select_cases,
-)
+from samdec_export.export.onnx_file import open_artifact
 
 if TYPE_CHECKING:
     from samdec_export.precision.ranges import TensorRange
     from samdec_export.precision.search import SearchResult
 
-__all__ = ["Converted", "convert"]
+__all__ = ["ConvertedFile", "convert_file", "open_fp32"]
 
 LEAST_SHARE = 0.9
 """Of the operations of matrix products: a conversion that leaves less in the wanted type was not worth its name."""
@@ -40,8 +32,8 @@ PROBES = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Converted:
-    """A converted file: its casts, its matrix products by type, what a search found, and its validation.
+class ConvertedFile:
+    """A converted file: its casts, its matrix products by type, and what a search found.
 
     `ranges` holds what the fp32 file's tensors held, if that was measured.
     """
@@ -52,10 +44,9 @@ class Converted:
     shares: Mapping[str, float]
     ranges: Sequence[TensorRange]
     search: SearchResult | None
-    validated: Validated | None
 
     def to_json(self) -> dict[str, Any]:
-        """Everything, the record and the report among it."""
+        """Return everything, the record among it."""
         found = self.search
         return {
             "path": str(self.artifact.path),
@@ -72,42 +63,32 @@ class Converted:
                 "measured": found.measured,
                 "units": [{"nodes": list(unit.nodes), "without": unit.without} for unit in found.units],
             },
-            "validation": self.validated.to_json() if self.validated else None,
         }
 
 
-def convert(
-    path: Path,
+def convert_file(
+    source: Artifact,
     wanted: Conversion,
-    checkpoint: Path | None = None,
-    *,
-    out: Path | None = None,
-    feeds: Path | None = None,
-    sweep: SweepName | None = "quick",
-) -> Converted:
-    """Convert an exported fp32 file, and validate the result.
+    cases: Sequence[NamedFeeds],
+    out: Path,
+) -> ConvertedFile:
+    """Convert an exported fp32 file.
 
     Args:
-        path: The fp32 file.
+        source: The fp32 file, as `open_fp32` returns it.
         wanted: Precision, and what is to stay in fp32.
-        checkpoint: What the file was exported from, for the validation; None where the weights are embedded.
-        out: The folder to write to; None for that of `path`.
-        feeds: Recorded inputs to measure ranges and flips on, instead of a sweep's.
-        sweep: How wide to validate; None not to. A failed validation is in the result, not raised.
+        cases: Inputs to measure ranges and flips on.
+        out: The folder to write to.
 
     Raises:
-        GraphError: The file is not fp32, carries no record, or too few of its products would be in the wanted type.
-        UsageError, CheckpointError, DependencyError: As the stages say. Nothing is left in `out`.
+        GraphError: Too few of the matrix products would be in the wanted type.
+        UsageError, DependencyError: As the passes say. Nothing is left in `out`.
     """
     from samdec_export.export.cost import product_shares
     from samdec_export.export.lint import lint
     from samdec_export.export.onnx_file import describe, stamp
 
-    source = _open(path)
-    cases = select_cases(source.record, feeds=feeds, sweep=sweep or "quick")
-    loaded = load_for(source, checkpoint) if sweep else None
-    folder = out or path.parent
-    with staging(folder) as scratch:
+    with staging(out) as scratch:
         draft = scratch / "converted.onnx"
         graph = _without_convolutions(source, scratch) if wanted.precision == "bf16" else source
         kept, ranges = _protected(graph, wanted, cases) if wanted.protect else ({}, ())
@@ -126,24 +107,18 @@ def convert(
             stamp(draft, record.to_metadata())
             lint(draft, signature)
         casts = describe(draft).ops.get("Cast", 0)
-        artifact = publish(draft, record, folder)
-    validated = None
-    if sweep and loaded:
-        replay = replay_words(artifact.path, checkpoint, feeds=feeds, sweep=sweep)
-        notes = range_notes(source.record, cases) if feeds else ()
-        validated = check(artifact, loaded, [typed_feeds(case, signature) for case in cases], replay, notes=notes)
-    return Converted(
-        artifact=artifact,
-        parent=path,
-        casts=casts,
-        shares=products,
-        ranges=ranges,
-        search=found,
-        validated=validated,
+        artifact = publish(draft, record, out)
+    return ConvertedFile(
+        artifact=artifact, parent=source.path, casts=casts, shares=products, ranges=ranges, search=found
     )
 
 
-def _open(path: Path) -> Artifact:
+def open_fp32(path: Path) -> Artifact:
+    """Return the exported fp32 file at `path`.
+
+    Raises:
+        GraphError: It cannot be read, is not fp32, or carries no record.
+    """
     try:
         source = open_artifact(path)
     except NoRecordError as error:
@@ -282,7 +257,7 @@ def _float_nodes(path: Path) -> list[str]:
 
 
 def _require_all_products(draft: Path, kept: Mapping[str, str]) -> None:
-    from samdec_export.backends.tensorrt.lint import fp32_products
+    from samdec_export.export.dataflow import fp32_products
 
     if stayed := fp32_products(draft):
         reasons = "; ".join(f"{node} ({kept.get(node, 'beside a kept one')})" for node in stayed)

@@ -51,10 +51,11 @@ def trace_stage(job: Job, folder: Path) -> Stage:
 
     def make() -> Made:
         from samdec_export.export.to_onnx import trace_graph
+        from samdec_export.models.contracts import graph_to_export
 
-        loaded = job.weights.loaded
+        graph, record = graph_to_export(job.weights.loaded, config.graph_options, config.opset)
         with staging(folder) as scratch:
-            trace_graph(loaded, config.graph_options, config.opset, scratch / TRACED)
+            trace_graph(graph, record, scratch / TRACED)
             os.replace(scratch / TRACED, folder / TRACED)
         return Made(files=(folder / TRACED,))
 
@@ -85,9 +86,11 @@ def convert_stage(job: Job, exported: Entry, precision: LowPrecision) -> Stage:
 
     def make() -> Made:
         from samdec_export.export.onnx_file import describe
-        from samdec_export.precision.convert import convert
+        from samdec_export.parity.cases import select_cases
+        from samdec_export.precision.convert import convert_file, open_fp32
 
-        done = convert(exported.file(".onnx"), asked, feeds=feeds, sweep=None)
+        source = open_fp32(exported.file(".onnx"))
+        done = convert_file(source, asked, select_cases(source.record, feeds=feeds, sweep="quick"), job.config.out)
         kept, limit = done.artifact.record.kept, FORMATS[precision].largest
         rows = [
             {
@@ -115,9 +118,11 @@ def engine_stage(job: Job, typed: Entry, engine: EngineName, precision: Precisio
     asked, machine = job.config.engines.options(engine), job.machine
 
     def make() -> Made:
-        from samdec_export.backends.tensorrt.engine import build
+        from samdec_export.backends.tensorrt.engine import build, plan_build
+        from samdec_export.export.onnx_file import open_artifact
 
-        done = build(typed.file(".onnx"), asked, out=folder).engine
+        source = open_artifact(typed.file(".onnx"))
+        done = build(source, plan_build(source, asked, precision), folder).engine
         facts = {"engine": done.to_json(), "bytes": done.path.stat().st_size}
         return Made(files=(done.path, done.sidecar), result=facts)
 
@@ -170,7 +175,9 @@ def _parity_inputs(job: Job, judged: Entry, precision: Precision) -> dict[str, A
 def _compared(job: Job, exported: Entry, subject: Subject, precision: Precision) -> dict[str, Any]:
     """What a comparison finds; recorded inputs are those of the fp32 file."""
     from samdec_export.core.feeds import typed_feeds
-    from samdec_export.parity.comparisons import check, open_artifact, replay_words, select_cases
+    from samdec_export.export.onnx_file import open_artifact
+    from samdec_export.parity.cases import select_cases
+    from samdec_export.parity.comparisons import check, replay_words
     from samdec_export.run.evidence import found_by
 
     asked, artifact = job.config.parity, subject.artifact
@@ -190,12 +197,12 @@ def bench_stage(job: Job, files: Sequence[Entry], engines: Sequence[Entry]) -> S
 
     def make() -> Made:
         from samdec_export.bench.measure import Workload
-        from samdec_export.bench.side_by_side import BenchEntry, bench
+        from samdec_export.bench.side_by_side import BenchEntry, bench_entries
 
         onnx, plans = (
             [entry.file(ending) for entry in kind] for ending, kind in ((".onnx", files), (".engine", engines))
         )
-        done = bench(
+        done = bench_entries(
             [BenchEntry(path=path, name=path.name) for path in onnx]
             + [BenchEntry(path=path, name=path.name, runner="trt") for path in plans],
             Workload.grid(asked.images, asked.prompts, asked.points),

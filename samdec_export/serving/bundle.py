@@ -12,9 +12,9 @@ from samdec_export.backends.tensorrt.engine_file import EngineFile, open_engine
 from samdec_export.core import interrupts
 from samdec_export.core.artifact import Artifact
 from samdec_export.core.errors import EngineError, GraphError, UsageError
-from samdec_export.core.files import staging
+from samdec_export.core.files import FilePath, as_path, staging
 from samdec_export.core.log import step
-from samdec_export.parity.comparisons import open_artifact
+from samdec_export.export.onnx_file import open_artifact
 from samdec_export.serving.options import ServingOptions, check_name
 
 if TYPE_CHECKING:
@@ -58,7 +58,11 @@ class Bundled:
         return {"path": str(self.path), "models": [model.to_json() for model in self.models]}
 
 
-def bundle(files: Sequence[Path], wanted: ServingOptions, out: Path) -> Bundled:
+def bundle(
+    files: Sequence[FilePath],
+    wanted: ServingOptions = ServingOptions(),  # noqa: B008  # frozen
+    out: FilePath = "models",
+) -> Bundled:
     """Write a model repository for Triton Inference Server, whole or not at all.
 
     Files that come out with one name are versions of one model, in the order given.
@@ -74,12 +78,13 @@ def bundle(files: Sequence[Path], wanted: ServingOptions, out: Path) -> Bundled:
         EngineError: An engine has no sidecar or another's, or Triton cannot load it.
         DependencyError: tritonclient is not installed.
     """
-    _check_out(out)
+    folder, paths = as_path(out), [as_path(file) for file in files]
+    _check_out(folder)
     with interrupts.deferred():
         from samdec_export.serving.repository import write_client, write_model, write_readme
 
-    models = tuple(_grouped([_open(path, wanted) for path in files]))
-    with step(f"Bundling {len(files)} files"), staging(out.parent) as scratch:
+    models = tuple(_grouped([_open(path, wanted) for path in paths]))
+    with step(f"Bundling {len(files)} files"), staging(folder.parent) as scratch:
         draft = scratch / "models"
         draft.mkdir()
         for entry in models:
@@ -87,8 +92,8 @@ def bundle(files: Sequence[Path], wanted: ServingOptions, out: Path) -> Bundled:
         engines = [file for entry in models for file in entry.files if entry.model.backend == "tensorrt"]
         write_readme(draft, [entry.model for entry in models], [*_flags(engines)], [*_notes(models, engines)])
         write_client(draft)
-        _publish(draft, out)
-    return Bundled(path=out, models=models)
+        _publish(draft, folder)
+    return Bundled(path=folder, models=models)
 
 
 def _check_out(out: Path) -> None:

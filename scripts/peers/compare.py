@@ -8,8 +8,9 @@ import sys
 from pathlib import Path
 
 from samdec_export.bench import side_by_side as bench
-from samdec_export.bench.measure import Candidate
+from samdec_export.bench.measure import Candidate, Workload
 from samdec_export.cli import tables as display
+from samdec_export.cli.flags import parse_counts
 from samdec_export.core.files import write_text
 from samdec_export.core.log import show_progress
 
@@ -43,8 +44,9 @@ def main() -> None:
             bench.BenchEntry(path=reference, runner="eager", checkpoint=checkpoint, name="torch eager"),
             bench.BenchEntry(path=reference, runner="compile", checkpoint=checkpoint, name="torch.compile"),
         ]
-    workloads = bench.parse_workloads(options.images, options.prompts, options.points)
-    done = bench.bench(entries, workloads, extra=peers, threads=options.threads, repeats=options.repeats)
+    counts = (parse_counts(name, getattr(options, name)) for name in ("images", "prompts", "points"))
+    workloads = Workload.grid(*counts)
+    done = bench.bench_entries(entries, workloads, extra=peers, threads=options.threads, repeats=options.repeats)
     display.benchmarked(done)
     name = "own" if options.own else "peers"
     write_text(folder / f"{name}.json", json.dumps(done.to_json(), indent=2) + "\n")

@@ -1,4 +1,4 @@
-"""The flow of an engine build: an ONNX file goes in, a plan whose precision was checked comes out."""
+"""An engine build: a typed ONNX file goes in, a plan whose precision was checked comes out."""
 
 from __future__ import annotations
 
@@ -8,23 +8,30 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from samdec_export.api.engine import check_turing, typed_for
 from samdec_export.backends.tensorrt.engine_file import EngineFile, EngineRecord, publish_engine
 from samdec_export.backends.tensorrt.options import DEFAULT_TARGETS, RTX_TARGETS, BuildOptions, EngineName, Profile
 from samdec_export.core import interrupts
 from samdec_export.core.artifact import Artifact, tool_versions
-from samdec_export.core.dtypes import LowPrecision, Precision
-from samdec_export.core.errors import DependencyError, EngineError, NoRecordError, UsageError
+from samdec_export.core.dtypes import Precision
+from samdec_export.core.errors import DependencyError, EngineError, UsageError
 from samdec_export.core.files import staging
 from samdec_export.core.log import log, step
 from samdec_export.core.signature import Signature
-from samdec_export.parity.comparisons import open_artifact
 
 if TYPE_CHECKING:
     from samdec_export.backends.machine import Machine
     from samdec_export.backends.tensorrt.builder import BuiltEngine, EngineTensor
 
-__all__ = ["EngineBuilt", "build", "check_options", "check_precision", "choose_engine", "select_onnx", "settle"]
+__all__ = [
+    "BuildPlan",
+    "EngineBuilt",
+    "build",
+    "check_options",
+    "check_precision",
+    "choose_engine",
+    "plan_build",
+    "settle",
+]
 
 PRODUCTS = frozenset({"MATRIX_MULTIPLY", "CONVOLUTION", "DECONVOLUTION", "EINSUM"})
 """TensorRT's layers that multiply matrices."""
@@ -33,6 +40,15 @@ DTYPES: dict[Precision, str] = {"fp32": "FLOAT", "fp16": "HALF", "bf16": "BF16"}
 """TensorRT's name of each precision."""
 
 BUILD_TOOLS = ("samdec-export", "tensorrt", "tensorrt-rtx-cu13", "tensorrt-rtx-cu12")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BuildPlan:
+    """The engine that builds, its settings with targets, and the machine that it builds on."""
+
+    engine: EngineName
+    wanted: BuildOptions
+    machine: Machine
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,93 +69,62 @@ class EngineBuilt:
         }
 
 
-def build(
-    path: Path | None,
-    wanted: BuildOptions,
-    precision: LowPrecision | None = None,
-    checkpoint: Path | None = None,
-    *,
-    out: Path | None = None,
-    folder: Path = Path("artifacts"),
-) -> EngineBuilt:
-    """Build an engine of an exported file.
+def plan_build(source: Artifact, wanted: BuildOptions, precision: Precision) -> BuildPlan:
+    """Return what would be built, checked as far as it can be before anything is converted.
 
     Args:
-        path: The ONNX file; None for the one export in `folder`.
+        source: The ONNX file; it may still be converted.
         wanted: Settings.
-        precision: What the file is converted to first, unless it is that already; None to take it as it is.
-        checkpoint: What it was exported from, to validate a conversion with; None not to.
-        out: The folder to write to; None for that of the ONNX file.
-        folder: Where to look for an export.
+        precision: What the file is when the engine is built.
 
     Raises:
-        UsageError: There is no one export, or an option does not go with the engine or the graph.
-        EngineError: TensorRT would refuse or refuses the graph, or its precision is not what was asked for.
+        UsageError: An option does not go with the engine or the graph.
+        EngineError: TensorRT would refuse the graph.
         DependencyError: No engine can build here.
-        CheckpointError, GraphError, ValidationError: As the stages say. No engine is left in `out`; a conversion that
-            failed its validation stays, and fails again.
     """
     with interrupts.deferred():
         from samdec_export.backends.machine import look
-        from samdec_export.backends.tensorrt.builder import build_engine
         from samdec_export.backends.tensorrt.lint import check_profiles, lint_for_engine
 
-    source = open_artifact(path or select_onnx(folder))
     machine = look()
     engine = choose_engine(wanted.engine, machine)
     wanted = replace(wanted, targets=_targets(wanted, engine, machine))
-    check_options(engine, wanted, precision or source.record.precision, machine)
+    check_options(engine, wanted, precision, machine)
     check_profiles(source.record.signature, wanted.profiles)
-    costs = lint_for_engine(source.path, source.record.signature)
-    target = out or source.path.parent
-    with staging(target):
-        pass  # a folder that cannot be written to is known before the work, not after
-    typed = typed_for(source, precision, wanted.targets, checkpoint)
-    signature = typed.record.signature
-    if typed.path != source.path:
-        costs = lint_for_engine(typed.path, signature)
-    for cost in costs:
-        log.warning("%s", cost)
-    check_turing(typed, wanted.targets)
-    settled = settle(wanted, engine, machine, signature)
-    built = build_engine(typed.path, engine, signature, settled)
-    check_precision(built, typed)
-    record = _record(built, engine, machine, settled, typed)
-    if settled.timing_cache:
-        _write_cache(settled.timing_cache, built.timing_cache)
-    with staging(target) as scratch:
-        draft = scratch / "draft.engine"
-        draft.write_bytes(built.plan)
-        published = publish_engine(draft, record, target)
-    return EngineBuilt(engine=published, onnx=typed.path)
+    lint_for_engine(source.path, source.record.signature)
+    return BuildPlan(engine=engine, wanted=wanted, machine=machine)
 
 
-def select_onnx(folder: Path) -> Path:
-    """The one export in a folder; conversions of it count as the same.
+def build(typed: Artifact, plan: BuildPlan, out: Path) -> EngineBuilt:
+    """Build an engine, and check the precision that it got.
+
+    Args:
+        typed: The ONNX file, in its precision.
+        plan: As `plan_build` returns it.
+        out: The folder to write to.
 
     Raises:
-        UsageError: There is none, or several; the message lists them.
-        GraphError: A file is damaged.
+        EngineError: TensorRT refuses the graph, or its precision is not that of the file. Nothing is left in `out`.
     """
-    found = [artifact for artifact in map(_own, sorted(folder.glob("*.onnx"))) if artifact]
-    digests = {artifact.sha256 for artifact in found}
-    exported = [artifact for artifact in found if artifact.record.parent not in digests]
-    if len(exported) == 1:
-        log.info("Building from %s.", exported[0].path)
-        return exported[0].path
-    if not exported:
-        raise UsageError(f"There is no exported ONNX file in {folder}.", "Run samdec-export onnx, or name a file.")
-    names = ", ".join(str(artifact.path) for artifact in exported)
-    raise UsageError(f"There are {len(exported)} exports in {folder}: {names}.", "Name the one to build from.")
+    with interrupts.deferred():
+        from samdec_export.backends.tensorrt.builder import build_engine
+        from samdec_export.backends.tensorrt.lint import check_turing, lint_for_engine
 
-
-def _own(path: Path) -> Artifact | None:
-    """An ONNX file of this project's, or None with a word about it."""
-    try:
-        return open_artifact(path)
-    except NoRecordError:
-        log.info("Passing over %s: samdec-export did not write it.", path)
-        return None
+    signature = typed.record.signature
+    for cost in lint_for_engine(typed.path, signature):
+        log.warning("%s", cost)
+    check_turing(typed, plan.wanted.targets)
+    settled = settle(plan.wanted, plan.engine, plan.machine, signature)
+    built = build_engine(typed.path, plan.engine, signature, settled)
+    check_precision(built, typed)
+    record = _record(built, plan.engine, plan.machine, settled, typed)
+    if settled.timing_cache:
+        _write_cache(settled.timing_cache, built.timing_cache)
+    with staging(out) as scratch:
+        draft = scratch / "draft.engine"
+        draft.write_bytes(built.plan)
+        published = publish_engine(draft, record, out)
+    return EngineBuilt(engine=published, onnx=typed.path)
 
 
 def choose_engine(asked: EngineName | None, machine: Machine) -> EngineName:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from samdec_export.backends.tensorrt.engine_file import EngineFile, EngineRecord, open_engine
 from samdec_export.backends.tensorrt.options import TITLES
 from samdec_export.core.errors import EngineError, UsageError
+from samdec_export.core.files import FilePath, as_path
 
 if TYPE_CHECKING:
     from samdec_export.backends.machine import Machine
@@ -45,17 +46,18 @@ class Listed:
         }
 
 
-def list_engines(folder: Path) -> list[Listed]:
-    """Every `.engine` file of a folder, by name.
+def list_engines(folder: FilePath) -> list[Listed]:
+    """Return every `.engine` file of a folder, by name.
 
     Files are checked against their sidecars before the machine is looked at.
 
     Raises:
         UsageError: There is no such folder.
     """
-    if not folder.is_dir():
-        raise UsageError(f"There is no folder {folder}.", "Name the folder that engines were built in.")
-    found = [_open(path) for path in sorted(folder.glob("*.engine"))]
+    where = as_path(folder)
+    if not where.is_dir():
+        raise UsageError(f"There is no folder {where}.", "Name the folder that engines were built in.")
+    found = [_open(path) for path in sorted(where.glob("*.engine"))]
     if not any(entry.engine for entry in found):
         return found
     from samdec_export.backends.machine import look

@@ -9,13 +9,16 @@ import onnx
 from onnx import TensorProto
 
 from samdec_export.backends.tensorrt.options import Profile
+from samdec_export.core.artifact import Artifact
 from samdec_export.core.errors import EngineError, UsageError
 from samdec_export.core.signature import Signature
-from samdec_export.export.dataflow import FLOATS, MATRIX_PRODUCTS, Dataflow
+from samdec_export.export.dataflow import FLOATS, Dataflow, fp32_products
 from samdec_export.export.lint import MAX_RANK
 from samdec_export.export.onnx_file import dtype_name, load
 
-__all__ = ["check_profiles", "fp32_products", "lint_for_engine"]
+__all__ = ["TURING", "check_profiles", "check_turing", "lint_for_engine"]
+
+TURING = "sm75"
 
 SHAPE_INPUTS = {
     "Reshape": (1,),
@@ -88,15 +91,19 @@ def check_profiles(signature: Signature, profiles: Sequence[Profile]) -> None:
             )
 
 
-def fp32_products(path: Path) -> list[str]:
-    """Names of the nodes that multiply matrices in fp32, which TensorRT-RTX does not do on Turing.
+def check_turing(typed: Artifact, targets: Sequence[str]) -> None:
+    """Do nothing unless an engine for sm75 would have to multiply matrices in fp32.
 
     Raises:
-        GraphError: The file cannot be read.
+        EngineError: It would; the message names the nodes and why they are in fp32.
     """
-    flow = Dataflow(load(path))
-    products = (node for node in flow.nodes.values() if node.op_type in MATRIX_PRODUCTS)
-    return [node.name for node in products if flow.types.get(node.output[0]) == TensorProto.FLOAT]
+    if TURING in targets and (kept := fp32_products(typed.path)):
+        reasons = "; ".join(f"{node} ({typed.record.kept.get(node, 'not converted')})" for node in kept)
+        raise EngineError(
+            f"{typed.path} multiplies matrices in fp32, which TensorRT-RTX does not do on sm75: {reasons}.",
+            "Name the fp32 file and --fp16, which converts for sm75 (convert --all-products), or leave sm75 out of "
+            "--targets.",
+        )
 
 
 def _follows_signature(model: onnx.ModelProto, signature: Signature) -> Iterator[tuple[str, str]]:

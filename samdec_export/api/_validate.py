@@ -1,0 +1,114 @@
+"""A file, or an engine, compared with eager PyTorch or with its recorded answers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from samdec_export.backends.candidates import Subject, open_subject
+from samdec_export.core import interrupts
+from samdec_export.core.artifact import Artifact
+from samdec_export.core.errors import UsageError
+from samdec_export.core.feeds import NamedFeeds
+from samdec_export.core.files import FilePath, as_path, optional_path
+from samdec_export.core.options import Provider, SweepName
+from samdec_export.parity.cases import only_case, outside_ranges, range_notes, select_cases
+from samdec_export.parity.comparisons import Validated, comparisons_of, judge, replay_words
+from samdec_export.parity.golden import open_golden
+from samdec_export.parity.references import Reference, eager_references, golden_reference
+from samdec_export.parity.validate import Comparison
+
+__all__ = ["validate"]
+
+
+def validate(
+    file: FilePath,
+    checkpoint: FilePath | None = None,
+    *,
+    golden: FilePath | None = None,
+    outputs: FilePath | None = None,
+    feeds: FilePath | None = None,
+    case: str | None = None,
+    seed: int | None = None,
+    sweep: SweepName | None = None,
+    provider: Provider | None = None,
+) -> Validated:
+    """Compare an exported or converted file, or an engine, with eager PyTorch.
+
+    Args:
+        file: The ONNX file or the engine.
+        checkpoint: What it was exported from; None where the weights are embedded.
+        golden: Inputs and eager PyTorch's answers to them, which `record` wrote: neither torch nor checkpoint is used.
+        outputs: What an engine answered elsewhere, as Polygraphy writes it, to be judged instead of running `file`.
+        feeds: Recorded inputs instead of a sweep: an `.npz` file, or Polygraphy's `.json`.
+        case: The only case to run, by name.
+        seed: What the inputs follow from; None for 0.
+        sweep: How wide to go; None for `full`. An engine's sweep stays within its profiles.
+        provider: Where ONNX Runtime runs; None for the CPU.
+
+    Raises:
+        UsageError: No checkpoint where one is needed, there is no such case, a recording is damaged or does not fit, or
+            an option has no place beside `golden`.
+        ValidationError: The golden is of another contract.
+        CheckpointError, GraphError, EngineError, DependencyError: As the stages say.
+    """
+    path, weights, recorded = as_path(file), optional_path(checkpoint), optional_path(feeds)
+    answers, elsewhere = optional_path(golden), optional_path(outputs)
+    if answers is not None:
+        _refuse_beside_golden({"--ckpt": weights, "--feeds": recorded, "--seed": seed, "--sweep": sweep})
+    subject = open_subject(path, provider)
+    artifact = subject.artifact
+    kept = open_golden(answers) if answers else None
+    seed, width = seed or 0, sweep or "full"
+    cases = (
+        kept.cases()
+        if kept
+        else select_cases(artifact.record, feeds=recorded, seed=seed, sweep=width, within=subject.signatures)
+    )
+    chosen = cases if case is None else only_case(cases, case)
+    chosen, left_out = _within_profiles(subject, chosen)
+    if kept:
+        references: tuple[Reference, ...] = (golden_reference(artifact, kept),)
+    else:
+        with interrupts.deferred():
+            from samdec_export.models.checkpoint import load_for
+
+        references = eager_references(artifact, load_for(artifact, weights), on_gpu=subject.on_gpu)
+    if elsewhere is not None:
+        comparisons, notes = _recorded_elsewhere(artifact, references[-1], elsewhere, cases)
+    else:
+        comparisons, notes = comparisons_of(subject, references)
+    notes += left_out + (range_notes(artifact.record, chosen) if answers or recorded else ())
+    words = replay_words(path, weights, seed, recorded, width, answers, elsewhere)
+    words += ["--provider", provider] if provider else []
+    return judge(artifact, comparisons, chosen, words, references[-1].findings, notes)
+
+
+def _refuse_beside_golden(options: Mapping[str, object]) -> None:
+    given = [option for option, value in options.items() if value is not None]
+    if given:
+        raise UsageError(
+            f"--golden brings inputs and reference with it: {', '.join(given)} would have no effect.",
+            "Leave that out; --case picks one of the golden's cases.",
+        )
+
+
+def _recorded_elsewhere(
+    artifact: Artifact, reference: Reference, outputs: Path, cases: list[NamedFeeds]
+) -> tuple[list[Comparison], tuple[str, ...]]:
+    """What engines answered elsewhere against the reference, by the limits of the artifact's precision."""
+    from samdec_export.parity.recorded import open_outputs
+
+    engines = open_outputs(outputs, cases)
+    note = f"{artifact.path} itself was not run: {outputs} holds what was answered elsewhere."
+    return [reference.against(engine, artifact.record.precision) for engine in engines], (note,)
+
+
+def _within_profiles(subject: Subject, cases: list[NamedFeeds]) -> tuple[list[NamedFeeds], tuple[str, ...]]:
+    """The cases that an engine takes, and a note on the others; ONNX Runtime takes every size."""
+    if subject.engine is None:
+        return cases, ()
+    inside = [case for case in cases if any(not outside_ranges(ranges, [case]) for ranges in subject.signatures)]
+    left_out = len(cases) - len(inside)
+    note = f"{left_out} of {len(cases)} cases are outside the engine's profiles and were not run."
+    return inside, (note,) if left_out else ()
