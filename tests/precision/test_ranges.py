@@ -11,9 +11,9 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from command_line import call, is_one_clear_line
 from conftest import Export
 from onnx import TensorProto, helper, numpy_helper
-from test_cli import call, is_one_clear_line
 
 from samdec_export.core.errors import GraphError, NoRecordError, UsageError
 from samdec_export.core.feeds import make_feeds

@@ -13,7 +13,7 @@ import pytest
 
 from samdec_export.backends.machine import Gpu, Machine, first_gpu
 
-SCRIPTS = Path(__file__).resolve().parent.parent / "scripts"
+SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
 ADA = Gpu(name="an Ada card", target="sm89")
 HOPPER = Gpu(name="a Hopper card", target="sm90")
 BOTH = {"tensorrt": "11.4.0", "rtx": "1.7.1"}

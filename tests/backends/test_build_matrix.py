@@ -15,7 +15,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from test_cli import call
+from command_line import call
 
 from samdec_export.backends.tensorrt.engine import DTYPES, PRODUCTS
 from samdec_export.backends.tensorrt.engine_file import open_engine

@@ -15,10 +15,10 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from command_line import call, is_one_clear_line
 from conftest import Export
 from google.protobuf import text_format
 from kserve_server import DTYPES, dtype_of, read_config, serving
-from test_cli import call, is_one_clear_line
 from tritonclient.grpc import model_config_pb2
 
 from samdec_export.backends.tensorrt.engine_file import EngineRecord, open_engine, publish_engine

@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from command_line import call, is_one_clear_line
 from conftest import Typed
 from onnx import TensorProto, helper
 from onnx_graphs import write
-from test_cli import call, is_one_clear_line
 
 from samdec_export import api
 from samdec_export.backends.machine import Gpu, Machine

@@ -11,7 +11,7 @@ import pytest
 from samdec_export.backends.tensorrt import api as trt_api
 from samdec_export.backends.tensorrt.options import RTX_TARGETS
 
-LISTED = frozenset((Path(__file__).parent / "golden" / "tensorrt-11-names.txt").read_text().split())
+LISTED = frozenset((Path(__file__).parents[1] / "golden" / "tensorrt-11-names.txt").read_text().split())
 
 
 def own_names(protocol: type) -> set[str]:

@@ -20,12 +20,12 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from command_line import call, is_one_clear_line
 from conftest import Typed
 from onnx import TensorProto, helper
 from onnx_graphs import write
 from rich.console import Console
-from test_cli import call, is_one_clear_line
-from test_trt import RTX, add_nine_axes, add_one_hot, changed, tensor
+from test_tensorrt import RTX, add_nine_axes, add_one_hot, changed, tensor
 
 from samdec_export import api
 from samdec_export.backends.tensorrt import builder as trt

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from command_line import call, is_one_clear_line
 from conftest import Typed
-from test_cli import call, is_one_clear_line
 
 from samdec_export import api
 from samdec_export.backends.machine import Gpu, Machine

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-PACKAGE = Path(__file__).resolve().parent.parent / "samdec_export"
+PACKAGE = Path(__file__).resolve().parents[2] / "samdec_export"
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 CONTRACTS = {

@@ -13,7 +13,7 @@ import pytest
 
 from samdec_export import __version__
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 DOCKERFILE = (ROOT / "Dockerfile").read_text()
 INSTRUCTIONS = re.sub(r"^#.*\n", "", DOCKERFILE, flags=re.MULTILINE).replace("\\\n", "").splitlines()
 RUNS = [line.removeprefix("RUN ") for line in INSTRUCTIONS if line.startswith("RUN ")]

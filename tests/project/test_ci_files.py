@@ -12,7 +12,7 @@ import pytest
 import yaml
 from test_container import tool
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 ACTION = yaml.safe_load((ROOT / "action.yml").read_text())
 STEPS = {step.get("name", step.get("uses", "")): step for step in ACTION["runs"]["steps"]}
 SCRIPTS = {name: step["run"] for name, step in STEPS.items() if "run" in step}

@@ -359,7 +359,7 @@ def test_github_is_told_only_in_github(failing: Document, tmp_path: Path) -> Non
 def test_the_command_tells_github(
     failing: Document, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from test_cli import call
+    from command_line import call
 
     (tmp_path / "report.json").write_text(json.dumps(failing.to_json()))
     monkeypatch.setenv("GITHUB_ACTIONS", "true")

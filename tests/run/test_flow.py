@@ -17,9 +17,9 @@ from xml.etree import ElementTree
 import onnx
 import pytest
 import torch
+from broken_graphs import Damage, make_nan, perturb_a_weight, swap_masks
+from command_line import COMMAND, call, is_one_clear_line
 from conftest import Export
-from test_cli import COMMAND, call, is_one_clear_line
-from test_validation import Damage, make_nan, perturb_a_weight, swap_masks
 
 from samdec_export import api
 from samdec_export.backends.machine import Gpu, Machine, glance

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from command_line import call, is_one_clear_line
 from conftest import Typed
 from fake_tensorrt import BATCH
-from test_cli import call, is_one_clear_line
 from test_engines import SPOILED
 
 from samdec_export import api

@@ -14,8 +14,8 @@ from typing import Any
 import jsonschema
 import numpy as np
 import pytest
+from command_line import call, is_one_clear_line
 from conftest import GOLDEN
-from test_cli import call, is_one_clear_line
 
 from samdec_export.core.errors import UsageError
 from samdec_export.report import render as reports

@@ -16,8 +16,8 @@ from conftest import Export
 from samdec_export import api
 from samdec_export.models.checkpoint import load_model
 
-ROOT = Path(__file__).resolve().parent.parent
-EXAMPLE = Path(__file__).parent / "snippets" / "api_example.py"
+ROOT = Path(__file__).resolve().parents[2]
+EXAMPLE = Path(__file__).parents[1] / "snippets" / "api_example.py"
 """A file of its own, so that `mypy --strict` checks what the docs show."""
 
 FUNCTIONS = {

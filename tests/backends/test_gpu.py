@@ -12,9 +12,9 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from broken_graphs import perturb_a_weight
+from command_line import call
 from conftest import Typed
-from test_cli import call
-from test_validation import perturb_a_weight
 
 from samdec_export import api
 from samdec_export.backends.candidates import open_subject

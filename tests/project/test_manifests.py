@@ -11,7 +11,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
-DEPLOY = Path(__file__).resolve().parent.parent / "deploy"
+DEPLOY = Path(__file__).resolve().parents[2] / "deploy"
 KUBERNETES = "1.34"
 
 # Field names of KServe's Python models (kserve 0.21), as far as these manifests may use them. A pod's own fields are

@@ -17,7 +17,7 @@ from samdec_export.models.registry import MODELS
 from samdec_export.models.sam.decoder import SamDecoder, seed_weights
 from samdec_export.parity.tolerances import TOLERANCES
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text()
 COMMANDS = re.findall(r"^\$ samdec-export (.*)$", README, re.MULTILINE)
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_report_renderings import poisoned
+from test_renderings import poisoned
 
 from samdec_export.report.document import Document
 from samdec_export.report.html import to_html

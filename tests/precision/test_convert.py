@@ -14,9 +14,9 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from command_line import call, is_one_clear_line
 from conftest import Export
 from onnx import TensorProto, helper
-from test_cli import call, is_one_clear_line
 
 from samdec_export import api
 from samdec_export.core.dtypes import Precision

@@ -8,7 +8,7 @@ from pathlib import Path
 import jsonschema
 import pytest
 import yaml
-from test_cli import call, is_one_clear_line
+from command_line import call, is_one_clear_line
 
 from samdec_export.core.dtypes import PRECISIONS
 from samdec_export.core.errors import UsageError
@@ -17,7 +17,7 @@ from samdec_export.parity.tolerances import TOLERANCES
 from samdec_export.run.config import THRESHOLDS, RunConfig
 from samdec_export.run.config_file import as_yaml, command_for, load_config, parse_setting, schema_text
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 CONFIGS = ROOT / "configs"
 
 
