@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import helper, numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 
 Damage = Callable[[onnx.ModelProto], None]
 
