@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import ast
 import functools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
@@ -61,7 +61,7 @@ PURPOSES: Final = {
     "models": "the decoders in PyTorch",
     "export": "a graph becomes checked ONNX",
     "report": "one document, its renderings",
-    "core": "shapes, types, options, results, files, errors",
+    "core": "shapes, types, options, records, feeds, results, files, errors: every package stands on it",
 }
 
 
@@ -126,37 +126,6 @@ def longest_chain() -> tuple[str, ...]:
 
 WIDTH, BOX, GAP, MARGIN = 1080, (250, 58), 46, 24
 
-
-def draw(pairs: Mapping[tuple[str, str], int]) -> str:
-    """Return the picture: a box for each package, an arrow for each pair; those to core are drawn thin."""
-    width, height = BOX
-    places: dict[str, tuple[int, int]] = {}
-    for floor, row in enumerate(FLOORS):
-        pitch = WIDTH // len(row)
-        for column, name in enumerate(row):
-            shift = SHIFTS.get(name, 0)
-            places[name] = (pitch * column + pitch // 2 + shift, MARGIN + floor * (height + GAP))
-    total = 2 * MARGIN + len(FLOORS) * (height + GAP) - GAP
-    parts = [HEAD.format(width=WIDTH, height=total)]
-    for number, (source, target) in enumerate(sorted(pairs)):
-        (x1, y1), (x2, y2) = places[source], places[target]
-        spread = (number % 7 - 3) * 14
-        kind = "thin" if target == "core" else source
-        start, end = (x1 + spread, y1 + height), (x2 + spread, y2 - 3)
-        middle = (start[1] + end[1]) / 2
-        parts.append(
-            f'<path class="{kind}" marker-end="url(#head)" d="M{start[0]} {start[1]} '
-            f'C{start[0]} {middle:g} {end[0]} {middle:g} {end[0]} {end[1]}"/>'
-        )
-    for name, (x, y) in places.items():
-        parts.append(
-            f'<rect x="{x - width // 2}" y="{y}" width="{width}" height="{height}" rx="6"/>'
-            f'<text class="name" x="{x}" y="{y + 25}">{name}/</text>'
-            f'<text class="purpose" x="{x}" y="{y + 45}">{escape(PURPOSES[name])}</text>'
-        )
-    return "\n".join([*parts, "</svg>"]) + "\n"
-
-
 SHIFTS: Final = {"run": -260, "precision": 120, "backends": 90, "api": -130}
 """Pixels that a box stands beside the middle of its floor, so that arrows pass by it."""
 
@@ -168,12 +137,59 @@ rect {{ fill: #f4f6f8; stroke: #5c6b7a }}
 text {{ text-anchor: middle; fill: #1f2933 }}
 .name {{ font-size: 17px; font-weight: 600 }}
 .purpose {{ font-size: 13px; fill: #52606d }}
-path {{ fill: none; stroke: #3e7cb1; stroke-width: 1.4 }}
-.run {{ stroke: #b7791f }} .api {{ stroke: #9aa5b1 }} .cli {{ stroke: #1f2933 }} .precision {{ stroke: #7b4b94 }}
-.thin {{ stroke: #d5dbe1; stroke-width: 1 }}
+path {{ fill: none; stroke: #3e7cb1; stroke-width: 1.6 }}
+.implied {{ stroke: #cbd2d9; stroke-width: 1 }}
 </style>
 <defs><marker id="head" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7" orient="auto">
 <path d="M0 0 L8 4 L0 8 z" style="fill: context-stroke; stroke: none"/></marker></defs>"""
+
+
+def draw(pairs: Iterable[tuple[str, str]]) -> str:
+    """Return the picture: a box for each package, an arrow for each pair.
+
+    Every package stands on core, so arrows to it are left out. A pair that follows from two others is drawn thin.
+    """
+    places = _places()
+    arrows = sorted(pair for pair in pairs if "core" not in pair)
+    kinds = {pair: "implied" if _implied(pair, arrows) else "direct" for pair in arrows}
+    parts = [HEAD.format(width=WIDTH, height=2 * MARGIN + len(FLOORS) * (BOX[1] + GAP) - GAP)]
+    thin_first = sorted(arrows, key=lambda pair: kinds[pair], reverse=True)
+    parts += [_arrow(pair, kinds[pair], places, number) for number, pair in enumerate(thin_first)]
+    parts += [_box(name, *place) for name, place in places.items()]
+    return "\n".join([*parts, "</svg>"]) + "\n"
+
+
+def _places() -> dict[str, tuple[int, int]]:
+    """Return the top middle of each box."""
+    places = {}
+    for floor, row in enumerate(FLOORS):
+        for column, name in enumerate(row):
+            middle = (2 * column + 1) * WIDTH // (2 * len(row)) + SHIFTS.get(name, 0)
+            places[name] = (middle, MARGIN + floor * (BOX[1] + GAP))
+    return places
+
+
+def _implied(pair: tuple[str, str], arrows: Iterable[tuple[str, str]]) -> bool:
+    """Return whether another package imports the target and is imported by the source."""
+    source, target = pair
+    return any((source, between) in arrows and (between, target) in arrows for between in ALLOWED)
+
+
+def _arrow(pair: tuple[str, str], kind: str, places: Mapping[str, tuple[int, int]], number: int) -> str:
+    (x1, y1), (x2, y2) = (places[name] for name in pair)
+    spread, top, bottom = (number % 7 - 3) * 14, y1 + BOX[1], y2 - 3
+    middle = (top + bottom) // 2
+    curve = f"M{x1 + spread} {top} C{x1 + spread} {middle} {x2 + spread} {middle} {x2 + spread} {bottom}"
+    return f'<path class="{kind}" marker-end="url(#head)" d="{curve}"/>'
+
+
+def _box(name: str, x: int, y: int) -> str:
+    width, height = (WIDTH - 2 * MARGIN if name == "core" else BOX[0]), BOX[1]
+    return (
+        f'<rect x="{x - width // 2}" y="{y}" width="{width}" height="{height}" rx="6"/>'
+        f'<text class="name" x="{x}" y="{y + 25}">{name}/</text>'
+        f'<text class="purpose" x="{x}" y="{y + 45}">{escape(PURPOSES[name])}</text>'
+    )
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -41,17 +42,27 @@ def make_model(name: str, scale: float = 1.0) -> SamDecoder:
     return model
 
 
-def run(model: SamDecoder, options: GraphOptions, arrangement: ArrangementName, prompts: int, double: bool) -> Any:
+def run(
+    model: SamDecoder,
+    options: GraphOptions,
+    arrangement: ArrangementName,
+    prompts: int,
+    double: bool,
+    grid: int | None = None,
+    seed: int = 0,
+) -> Any:
     """The outputs of one graph and its signature."""
     if double:
         model = copy.deepcopy(model).double()
-    grid = 8 if model.mask_decoder.iou_token.embedding_dim == 32 else 64
+    grid = grid or (8 if model.mask_decoder.iou_token.embedding_dim == 32 else 64)
     fields = {name: getattr(options, name) for name in ("graph", "masks", "mask_input", "dynamic_grid")}
     graph = build_graph(model, grid, GraphOptions(**fields, arrangement=arrangement))
     sizes = {dim.name: dim.opt for dim in graph.signature.dims}
     wanted = {"images": 2, "prompts": prompts, "batch": prompts, "points": 3, "height": grid - 3, "width": grid - 1}
     sizes |= {name: size for name, size in wanted.items() if name in sizes}
-    feeds = make_feeds(graph.signature, Case(sizes=sizes, mask_input="on" if options.graph == "meta" else "mixed"))
+    feeds = make_feeds(
+        graph.signature, Case(sizes=sizes, mask_input="on" if options.graph == "meta" else "mixed"), seed
+    )
     return EagerRunner(graph, graph.signature, exact=double).run(feeds), graph.signature
 
 
@@ -69,32 +80,58 @@ def test_fused_is_the_reference(contract: str, name: str, double: bool, limit: f
 @pytest.mark.parametrize("name", ["sam_tiny", "sam_b"])
 @pytest.mark.parametrize("contract", ["decoder", "prompts"])
 def test_heavy_tails_do_not_hurt_fused_more_than_the_reference(contract: str, name: str) -> None:
-    """The root mean square is that of the middle prompt.
+    ratios, largest = rounding(make_model(name, scale=4.0), CONTRACTS[contract])
+    assert all(ratio <= RMS_LIMIT for ratio in ratios.values()), ratios
+    assert all(ratio <= MAX_LIMIT for ratio in largest.values()), largest
 
-    A few prompts amplify rounding five to eight times as much as the others, in either arrangement, and alone would
-    decide a figure pooled over all.
+
+def test_a_coarser_weight_would_be_noticed() -> None:
+    def round_one(model: SamDecoder) -> None:
+        weight = model.get_parameter("mask_decoder.transformer.layers.1.mlp.lin1.weight")
+        weight.copy_(weight.half())
+
+    ratios, _ = rounding(make_model("sam_tiny", scale=4.0), CONTRACTS["decoder"], round_one)
+    assert max(ratios.values()) > RMS_LIMIT
+
+
+def rounding(
+    model: SamDecoder, options: GraphOptions, spoil: Callable[[SamDecoder], None] = lambda model: None
+) -> tuple[dict[str, float], dict[str, float]]:
+    """How far fused is from float64, as a multiple of the reference's own distance: by output, usually and at most.
+
+    A few prompts amplify rounding five to eight times as much as the others, in either arrangement. So each prompt's
+    root mean square is divided by the reference's for the same prompt, and the geometric mean of those ratios is taken
+    over 240 prompts: its standard error is 3% for masks and 6% for predicted IoUs. With 40 prompts and a median the
+    same graph came out between 0.9 and 1.9 times.
     """
-    model = make_model(name, scale=4.0)
-    prompts = 40 if name == "sam_b" else 48
-    truth, signature = run(model, CONTRACTS[contract], "reference", prompts, double=True)
-    plain, _ = run(model, CONTRACTS[contract], "reference", prompts, double=False)
-    fused, _ = run(model, CONTRACTS[contract], "fused", prompts, double=False)
-    mask = signature.outputs[0]
-    own = measure_tensor(mask, truth[mask.name], plain[mask.name]).relative
-    assert own > 1e-5, "the tails are heavy: rounding is amplified"
-    for spec in signature.outputs:
-        errors = [outputs[spec.name] - truth[spec.name] for outputs in (fused, plain)]
-        axes = 3 if spec is mask else 1  # (M, height, width) or (M): the axes before are prompts
-        typical = [middle_root_mean_square(error, axes) for error in errors]
-        largest = [float(np.abs(error).max()) for error in errors]
-        assert typical[0] <= RMS_LIMIT * typical[1], spec.name
-        assert largest[0] <= MAX_LIMIT * largest[1], spec.name
+    tiny = model.mask_decoder.iou_token.embedding_dim == 32
+    grid, prompts = (8, 48) if tiny else (16, 60)  # all of the width; fewer tokens, so that there can be more prompts
+    spoiled = copy.deepcopy(model)
+    spoil(spoiled)
+    logs: dict[str, list[NDArray[Any]]] = {}
+    peaks: dict[str, list[tuple[float, float]]] = {}
+    for seed in range(4):
+        truth, signature = run(model, options, "reference", prompts, double=True, grid=grid, seed=seed)
+        plain, _ = run(model, options, "reference", prompts, double=False, grid=grid, seed=seed)
+        fused, _ = run(spoiled, options, "fused", prompts, double=False, grid=grid, seed=seed)
+        mask = signature.outputs[0]
+        own = measure_tensor(mask, truth[mask.name], plain[mask.name]).relative
+        assert own > 1e-5, "the tails are heavy: rounding is amplified"
+        for spec in signature.outputs:
+            ours, theirs = (outputs[spec.name] - truth[spec.name] for outputs in (fused, plain))
+            axes = 3 if spec is mask else 1  # (M, height, width) or (M): the axes before are prompts
+            logs.setdefault(spec.name, []).append(
+                np.log(root_mean_squares(ours, axes) / root_mean_squares(theirs, axes))
+            )
+            peaks.setdefault(spec.name, []).append((float(np.abs(ours).max()), float(np.abs(theirs).max())))
+    usual = {name: float(np.exp(np.mean(np.concatenate(found)))) for name, found in logs.items()}
+    return usual, {name: max(one for one, _ in found) / max(two for _, two in found) for name, found in peaks.items()}
 
 
-def middle_root_mean_square(error: NDArray[Any], axes: int) -> float:
-    """The median over prompts of the root mean square over the last `axes` axes."""
+def root_mean_squares(error: NDArray[Any], axes: int) -> NDArray[Any]:
+    """The root mean square over the last `axes` axes, one for each prompt."""
     rows = error.reshape(-1, int(np.prod(error.shape[error.ndim - axes :])))
-    return float(np.median(np.sqrt(np.mean(rows**2, axis=1))))
+    return np.asarray(np.sqrt(np.mean(rows**2, axis=1)))
 
 
 def test_a_wrong_arrangement_would_be_noticed() -> None:
