@@ -3,6 +3,7 @@ from __future__ import annotations
 import functools
 import platform
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -11,6 +12,7 @@ import pytest
 import torch
 from documents import break_weights, build
 from numpy.typing import NDArray
+from shared import made_once
 
 from samdec_export import api
 from samdec_export.core.artifact import tool_versions
@@ -70,8 +72,13 @@ def export(tmp_path_factory: pytest.TempPathFactory) -> Export:
 
     @functools.cache
     def cached(opset: int = 20, **options: Any) -> api.Exported:
-        out = tmp_path_factory.mktemp("export")
-        return api.export(None, "sam_tiny", options=GraphOptions(**options), opset=opset, out=out, validate=False)
+        asked = GraphOptions(**options)
+
+        def make(out: Path) -> api.Exported:
+            return api.export(None, "sam_tiny", options=asked, opset=opset, out=out, validate=False)
+
+        folder, made = made_once(tmp_path_factory, f"export {opset} {asked}", make)
+        return replace(made, artifact=replace(made.artifact, path=folder / made.artifact.path.name))
 
     return cached
 
@@ -85,8 +92,13 @@ def typed(export: Export, tmp_path_factory: pytest.TempPathFactory) -> Typed:
         source = export(**options).artifact.path
         if precision == "fp32":
             return source
-        out = tmp_path_factory.mktemp("typed")
-        return api.convert(source, Conversion(precision=precision), out=out, validate=False).artifact.path
+
+        def make(out: Path) -> str:
+            done = api.convert(source, Conversion(precision=precision), out=out, validate=False)
+            return done.artifact.path.name
+
+        folder, name = made_once(tmp_path_factory, f"{precision} {GraphOptions(**options)}", make)
+        return folder / name
 
     def asked(precision: str = "fp32", **options: Any) -> Path:
         return cached(precision, **options)
