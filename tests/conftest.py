@@ -1,8 +1,11 @@
 from __future__ import annotations
 
 import functools
+import hashlib
+import pickle
 import platform
-from collections.abc import Callable, Mapping
+import shutil
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -13,10 +16,13 @@ import torch
 from documents import break_weights, build
 from numpy.typing import NDArray
 from shared import made_once
+from torch import nn
 
 from samdec_export import api
 from samdec_export.core.artifact import tool_versions
 from samdec_export.core.options import Conversion, GraphOptions
+from samdec_export.core.signature import Signature
+from samdec_export.export import trace
 from samdec_export.models.checkpoint import LoadedModel, load_model
 from samdec_export.report.document import Document
 
@@ -49,6 +55,33 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         terminalreporter.section("measured")
         for line in lines:
             terminalreporter.write_line(str(line))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def traces(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Trace each graph once: torch takes eight seconds for one, and gives the same bytes each time.
+
+    The key is the whole module, weights and Python attributes too. What replaces torch's exporter sees every call.
+    """
+    right, theirs = trace.export_onnx, (torch.export.export, torch.onnx.export)
+
+    def export_onnx(graph: nn.Module, signature: Signature, path: Path, opset: int) -> None:
+        if (torch.export.export, torch.onnx.export) != theirs:
+            return right(graph, signature, path, opset)
+        key = hashlib.sha256(pickle.dumps((graph, signature, opset))).hexdigest()
+        made = made_once(tmp_path_factory, key, lambda out: right(graph, signature, out / "traced.onnx", opset))
+        shutil.move(made[0] / "traced.onnx", path)
+        return None
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(trace, "export_onnx", export_onnx)
+        yield
+
+
+@pytest.fixture
+def traced_afresh(traces: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trace whatever was traced before."""
+    monkeypatch.setattr(torch.onnx, "export", functools.partial(torch.onnx.export))
 
 
 @pytest.fixture(scope="session")

@@ -30,7 +30,7 @@ from samdec_export.core.dtypes import FORMATS, Precision
 from samdec_export.core.feeds import Case, make_feeds
 from samdec_export.core.options import GraphOptions
 from samdec_export.core.runner import Outputs
-from samdec_export.export.trace import export_onnx
+from samdec_export.export import trace
 from samdec_export.models.checkpoint import LoadedModel
 from samdec_export.models.registry import MODELS
 from samdec_export.models.sam.decoder import SamDecoder, seed_weights
@@ -140,7 +140,7 @@ def test_full_size(tmp_path: Path) -> None:
     seed_weights(model, 0)
     graph = build_graph(model, 64, GraphOptions())
     signature = graph.signature
-    export_onnx(graph, signature, tmp_path / "fp32.onnx", 20)
+    trace.export_onnx(graph, signature, tmp_path / "fp32.onnx", 20)
     feeds = make_feeds(signature, Case(sizes={"batch": 4, "points": 3}))
     fp32 = EagerRunner(graph, signature).run(feeds)
     for precision in ("fp16", "bf16"):

@@ -68,6 +68,7 @@ def test_every_variant_equals_eager_on_the_whole_sweep(export: Export, options: 
     assert len(validated.result.cases) >= 8
 
 
+@pytest.mark.usefixtures("traced_afresh")
 def test_two_exports_are_byte_identical(export: Export, tmp_path: Path) -> None:
     first = export().artifact
     second = api.export(None, "sam_tiny", out=tmp_path, validate=False).artifact
