@@ -13,8 +13,8 @@ from documents import break_weights, build
 from numpy.typing import NDArray
 
 from samdec_export import api
-from samdec_export.core.artifact import tool_versions
 from samdec_export.core.options import Conversion, GraphOptions
+from samdec_export.core.packages import tool_versions
 from samdec_export.models.checkpoint import LoadedModel, load_model
 from samdec_export.report.document import Document
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from samdec_export.backends.tensorrt.api import declared_version, installed_version
-from samdec_export.backends.tensorrt.options import ENGINES, EXTRAS, TITLES, EngineName
+from samdec_export.core.packages import ENGINES, EngineName
 
 __all__ = ["Gpu", "Machine", "first_gpu", "glance", "look"]
 
@@ -35,7 +35,7 @@ class Machine:
     def obstacle(self, engine: EngineName) -> str:
         """Why `engine` cannot build here; empty where it can."""
         if engine not in self.versions:
-            return f"{TITLES[engine]} is not installed (pip install 'samdec-export[{EXTRAS[engine]}]')"
+            return f"{ENGINES[engine].title} is not installed (pip install 'samdec-export[{ENGINES[engine].extra}]')"
         if engine == "tensorrt" and self.gpu is None:
             return "TensorRT builds on a GPU, and there is none here"
         return ""

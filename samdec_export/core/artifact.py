@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
 
@@ -27,14 +26,11 @@ from samdec_export.core.options import (
 )
 from samdec_export.core.signature import Signature
 
-__all__ = ["EXPORT_TOOLS", "Artifact", "CheckpointRef", "Format", "Record", "publish", "tool_versions"]
+__all__ = ["Artifact", "CheckpointRef", "Format", "Record", "publish"]
 
 Format: TypeAlias = Literal["onnx"]
 
 METADATA_PREFIX = "samdec_export."
-
-EXPORT_TOOLS = ("samdec-export", "torch", "onnx", "onnxscript", "onnxslim")
-"""Packages whose versions decide the bytes of an exported file."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -229,9 +225,3 @@ def publish(draft: Path, record: Record, folder: Path) -> Artifact:
     artifact = Artifact(path=folder / record.file_name, record=record, sha256=sha256(draft))
     move_with_sidecar(draft, artifact.path, artifact.to_json())
     return artifact
-
-
-def tool_versions(*packages: str) -> dict[str, str]:
-    """The installed version of each package that is installed."""
-    installed = {package: next(iter(metadata.distributions(name=package)), None) for package in packages}
-    return {package: found.version for package, found in installed.items() if found}

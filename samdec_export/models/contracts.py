@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from samdec_export.core.artifact import EXPORT_TOOLS, Record, tool_versions
+from samdec_export.core.artifact import Record
 from samdec_export.core.options import GraphOptions
+from samdec_export.core.packages import EXPORT, tool_versions
 from samdec_export.models.checkpoint import LoadedModel
 from samdec_export.models.sam.graphs import ExportGraph, build_graph
 
@@ -35,5 +36,5 @@ def graph_to_export(loaded: LoadedModel, options: GraphOptions, opset: int) -> t
         opset=opset,
         checkpoint=loaded.checkpoint,
         signature=graph.signature,
-        tools=tool_versions(*EXPORT_TOOLS),
+        tools=tool_versions(*EXPORT),
     )

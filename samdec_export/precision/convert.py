@@ -15,6 +15,7 @@ from samdec_export.core.feeds import NamedFeeds
 from samdec_export.core.files import staging
 from samdec_export.core.log import step
 from samdec_export.core.options import Conversion
+from samdec_export.core.packages import CONVERT, tool_versions
 from samdec_export.core.signature import Signature
 from samdec_export.export.onnx_file import open_artifact
 
@@ -146,6 +147,7 @@ def _record(source: Artifact, wanted: Conversion, kept: Mapping[str, str], signa
         conversion=wanted.to_json(),
         kept=dict(sorted(kept.items())),
         signature=signature,
+        tools=tool_versions(*CONVERT),
     )
 
 

@@ -23,9 +23,10 @@ from samdec_export.backends.machine import first_gpu, look
 from samdec_export.backends.tensorrt.engine_file import EngineFile, open_engine
 from samdec_export.backends.tensorrt.index import obstacle
 from samdec_export.backends.tensorrt.load import load_engine
-from samdec_export.backends.tensorrt.options import ENGINES, RTX_TARGETS, BuildOptions, EngineName, parse_profile
+from samdec_export.backends.tensorrt.options import RTX_TARGETS, BuildOptions, parse_profile
 from samdec_export.backends.tensorrt.zero_copy import ZeroCopyRunner
 from samdec_export.core.feeds import make_feeds
+from samdec_export.core.packages import ENGINES, EngineName
 from samdec_export.export.onnx_file import open_artifact
 from samdec_export.models.checkpoint import LoadedModel
 from samdec_export.models.sam.graphs import build_graph

@@ -30,13 +30,14 @@ from samdec_export.backends.tensorrt import polygraphy as trt_polygraphy
 from samdec_export.backends.tensorrt.engine_file import EngineFile, EngineRecord
 from samdec_export.backends.tensorrt.load import LoadedEngine, load_engine
 from samdec_export.backends.tensorrt.messages import journal
-from samdec_export.backends.tensorrt.options import BuildOptions, EngineName
+from samdec_export.backends.tensorrt.options import BuildOptions
 from samdec_export.backends.tensorrt.polygraphy import PolygraphyRunner
 from samdec_export.backends.tensorrt.zero_copy import ZeroCopyRunner
 from samdec_export.core.errors import DependencyError, EngineError, GraphError
 from samdec_export.core.feeds import make_feeds
 from samdec_export.core.files import sha256
 from samdec_export.core.options import GraphOptions
+from samdec_export.core.packages import EngineName
 from samdec_export.core.signature import Dim
 from samdec_export.export.onnx_file import open_artifact
 from samdec_export.models.checkpoint import LoadedModel

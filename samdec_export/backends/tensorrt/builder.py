@@ -26,9 +26,10 @@ from samdec_export.backends.tensorrt.api import (
     load,
 )
 from samdec_export.backends.tensorrt.messages import Journal, Monitor, journal, parser_errors
-from samdec_export.backends.tensorrt.options import TITLES, BuildOptions, EngineName
+from samdec_export.backends.tensorrt.options import BuildOptions
 from samdec_export.core.errors import EngineError, GraphError
 from samdec_export.core.log import phases
+from samdec_export.core.packages import ENGINES, EngineName
 from samdec_export.core.signature import Dim, Scaled, Signature
 
 __all__ = ["BuiltEngine", "EngineTensor", "Layer", "build_engine"]
@@ -97,7 +98,7 @@ def build_engine(path: Path, engine: EngineName, signature: Signature, wanted: B
         KeyboardInterrupt: The user's; the build was ended.
     """
     api = load(engine)
-    title = f"{TITLES[engine]} {api.__version__}"
+    title = f"{ENGINES[engine].title} {api.__version__}"
     with phases(f"Building with {title}") as shown, ThreadPoolExecutor(max_workers=1) as worker:
         monitor = Monitor(api, shown)
         try:

@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from samdec_export.backends.tensorrt.engine_file import EngineFile, EngineRecord, publish_engine
-from samdec_export.backends.tensorrt.options import DEFAULT_TARGETS, RTX_TARGETS, BuildOptions, EngineName, Profile
+from samdec_export.backends.tensorrt.options import DEFAULT_TARGETS, RTX_TARGETS, BuildOptions, Profile
 from samdec_export.core import interrupts
-from samdec_export.core.artifact import Artifact, tool_versions
+from samdec_export.core.artifact import Artifact
 from samdec_export.core.dtypes import Precision
 from samdec_export.core.errors import DependencyError, EngineError, UsageError
 from samdec_export.core.files import staging
 from samdec_export.core.log import log, step
+from samdec_export.core.packages import ENGINES, OURS, EngineName, tool_versions
 from samdec_export.core.signature import Signature
 
 if TYPE_CHECKING:
@@ -38,8 +39,6 @@ PRODUCTS = frozenset({"MATRIX_MULTIPLY", "CONVOLUTION", "DECONVOLUTION", "EINSUM
 
 DTYPES: dict[Precision, str] = {"fp32": "FLOAT", "fp16": "HALF", "bf16": "BF16"}
 """TensorRT's name of each precision."""
-
-BUILD_TOOLS = ("samdec-export", "tensorrt", "tensorrt-rtx-cu13", "tensorrt-rtx-cu12")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -256,7 +255,7 @@ def _record(
         histogram=built.histogram,
         warnings=built.warnings,
         seconds=round(built.seconds, 3),
-        tools=tool_versions(*BUILD_TOOLS),
+        tools=tool_versions(OURS, *ENGINES[engine].packages),
         source=typed.record,
     )
 

@@ -11,10 +11,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from samdec_export.backends.tensorrt.options import ENGINES, EngineName, Profile
+from samdec_export.backends.tensorrt.options import Profile
 from samdec_export.core.artifact import Record
 from samdec_export.core.errors import EngineError, UsageError
 from samdec_export.core.files import move_with_sidecar, sha256, sidecar_of
+from samdec_export.core.packages import ENGINES, EngineName
 from samdec_export.core.signature import Dim
 
 __all__ = ["EngineFile", "EngineRecord", "open_engine", "publish_engine"]

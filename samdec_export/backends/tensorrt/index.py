@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from samdec_export.backends.tensorrt.engine_file import EngineFile, EngineRecord, open_engine
-from samdec_export.backends.tensorrt.options import TITLES
 from samdec_export.core.errors import EngineError, UsageError
 from samdec_export.core.files import FilePath, as_path
+from samdec_export.core.packages import ENGINES
 
 if TYPE_CHECKING:
     from samdec_export.backends.machine import Machine
@@ -86,7 +86,7 @@ def obstacle(record: EngineRecord, machine: Machine) -> str:
     if machine.gpu is None:
         return "no GPU here"
     if version is None:
-        return f"{TITLES[record.engine]} is not installed"
+        return f"{ENGINES[record.engine].title} is not installed"
     if not _fits_version(record, version):
         return f"built with {record.version}, here is {version}"
     if not _fits_gpu(record, machine.gpu.target):

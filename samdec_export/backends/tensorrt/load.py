@@ -10,8 +10,9 @@ from typing import Final, cast
 from samdec_export.backends.tensorrt.api import Api, Context, PlanEngine, RtxApi, RtxRuntimeConfig, load
 from samdec_export.backends.tensorrt.engine_file import EngineFile, EngineRecord
 from samdec_export.backends.tensorrt.messages import Journal, journal, parser_errors
-from samdec_export.backends.tensorrt.options import TITLES, EngineName, Profile
+from samdec_export.backends.tensorrt.options import Profile
 from samdec_export.core.errors import EngineError
+from samdec_export.core.packages import ENGINES, EngineName
 from samdec_export.core.signature import DType, Signature
 
 __all__ = ["LoadedEngine", "load_engine"]
@@ -41,7 +42,7 @@ class LoadedEngine:
     @property
     def name(self) -> str:
         """Such as `TensorRT-RTX 1.7.1`."""
-        return f"{TITLES[self.flavour]} {self.api.__version__}"
+        return f"{ENGINES[self.flavour].title} {self.api.__version__}"
 
     def context(self) -> Context:
         """What runs it. TensorRT-RTX compiles the kernels of a shape before its first run, not beside later ones.
@@ -87,7 +88,7 @@ def load_engine(file: EngineFile) -> LoadedEngine:
     engine = runtime.deserialize_cuda_engine(file.path.read_bytes())
     if engine is None:
         raise EngineError(
-            f"{TITLES[record.engine]} {api.__version__} refuses {file.path}: {_reasons(notes, mark)}.",
+            f"{ENGINES[record.engine].title} {api.__version__} refuses {file.path}: {_reasons(notes, mark)}.",
             "Build it again with samdec-export trt.",
         )
     _check(file, engine)

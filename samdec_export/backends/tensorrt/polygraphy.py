@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 
 from samdec_export.backends.tensorrt.load import LoadedEngine
-from samdec_export.backends.tensorrt.options import EXTRAS, TITLES, EngineName, profile_for
+from samdec_export.backends.tensorrt.options import profile_for
 from samdec_export.core.errors import DependencyError, EngineError
 from samdec_export.core.feeds import sizes_of
+from samdec_export.core.packages import ENGINES, EngineName
 from samdec_export.core.runner import Feeds, Outputs
 
 __all__ = ["PolygraphyRunner"]
@@ -81,7 +82,7 @@ def _polygraphy(flavour: EngineName) -> Any:
     known = sys.modules.get("polygraphy.config")
     if known is not None and (flavour == "rtx") != known.USE_TENSORRT_RTX:
         raise EngineError(
-            f"Polygraphy serves one TensorRT in a process, and here that is not {TITLES[flavour]}.",
+            f"Polygraphy serves one TensorRT in a process, and here that is not {ENGINES[flavour].title}.",
             "Run each in a process of its own.",
         )
     folders = [*_cuda_folders(), *filter(None, [os.environ.get(SEARCHED)])]
@@ -97,7 +98,7 @@ def _polygraphy(flavour: EngineName) -> Any:
             polygraphy.cuda.wrapper()
         except ImportError as error:
             raise DependencyError(
-                f"Polygraphy cannot be imported: {error}.", f"pip install 'samdec-export[{EXTRAS[flavour]}]'."
+                f"Polygraphy cannot be imported: {error}.", f"pip install 'samdec-export[{ENGINES[flavour].extra}]'."
             ) from error
         except OSError as error:
             raise DependencyError(
