@@ -12,6 +12,7 @@ import onnx
 import onnxslim
 from onnx import numpy_helper
 
+from samdec_export.core.dtypes import FORMATS
 from samdec_export.core.errors import GraphError
 from samdec_export.core.signature import Signature
 from samdec_export.export.onnx_file import dtype_name, load
@@ -86,13 +87,14 @@ def matrix_products(path: Path, inputs: Mapping[str, Shape]) -> tuple[Product, .
 
     Args, Raises: As `count_cost`.
     """
-    narrow = "bfloat16" if _has_bf16(path) else "float16"
+    fp16, bf16 = FORMATS["fp16"].dtype, FORMATS["bf16"].dtype
+    narrow = bf16 if _has_bf16(path) else fp16
     fixed, sizes = _fixed(path, inputs)
     return tuple(
         Product(
             node=node.name,
             op=node.op_type,
-            dtype=sizes.dtypes[node.output[0]].replace("float16", narrow),
+            dtype=sizes.dtypes[node.output[0]].replace(fp16, narrow),
             flops=flops,
         )
         for node in fixed.graph.node
@@ -181,12 +183,7 @@ class _Sizes:
         return cls(shapes, dtypes)
 
     def bytes_of(self, name: str) -> int:
-        return math.prod(_known(self.shapes, name)) * _width(self.dtypes[name]) if name else 0
-
-
-def _width(dtype: str) -> int:
-    """Bytes of an element; NumPy itself has no bfloat16."""
-    return 2 if dtype == "bfloat16" else np.dtype(dtype).itemsize
+        return math.prod(_known(self.shapes, name)) * np.dtype(self.dtypes[name]).itemsize if name else 0
 
 
 def _flops(node: onnx.NodeProto, shapes: Mapping[str, Shape]) -> int:

@@ -10,21 +10,18 @@ from pathlib import Path
 import onnx
 from onnx import TensorProto
 
+from samdec_export.core.dtypes import DTYPES, FORMATS
 from samdec_export.core.errors import GraphError
 from samdec_export.export.onnx_file import load
 
 __all__ = ["FLOATS", "MATRIX_PRODUCTS", "Dataflow", "fp32_products", "load_fp32"]
 
-FLOATS = frozenset({TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE})
+FLOATS = frozenset(row.onnx for row in DTYPES.values() if row.floating)
+"""ONNX's numbers of the floating-point types."""
 
 MATRIX_PRODUCTS = frozenset({"MatMul", "Gemm", "Conv", "ConvTranspose"})
 
-NOT_FP32 = {
-    TensorProto.FLOAT16: "already fp16",
-    TensorProto.BFLOAT16: "already bf16",
-    TensorProto.FLOAT8E4M3FN: "already fp8",
-    TensorProto.FLOAT8E5M2: "already fp8",
-}
+NARROW = {row.onnx: row.title for row in DTYPES.values() if row.floating and row.bytes < FORMATS["fp32"].bytes}
 
 
 @dataclass(slots=True)
@@ -101,7 +98,7 @@ def load_fp32(path: Path) -> onnx.ModelProto:
         types.add(value.type.tensor_type.elem_type)
     nodes = (*model.graph.node, *(node for function in model.functions for node in function.node))
     types |= {attribute.i for node in nodes if node.op_type == "Cast" for attribute in node.attribute}
-    found = next((NOT_FP32[kind] for kind in sorted(types) if kind in NOT_FP32), "")
+    found = next((f"already {NARROW[kind]}" for kind in sorted(types) if kind in NARROW), "")
     if any(_is_quantised(node) for node in nodes):
         found = "quantised"
     if found:

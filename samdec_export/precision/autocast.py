@@ -9,7 +9,7 @@ from pathlib import Path
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from samdec_export.core.dtypes import Precision
+from samdec_export.core.dtypes import FORMATS, Precision
 from samdec_export.export.dataflow import Dataflow, load_fp32
 
 __all__ = ["autocast"]
@@ -57,13 +57,6 @@ def autocast(
     plan = _Plan(flow, frozenset(keep), frozenset(low_inputs), frozenset(low_outputs))
     plan.settle()
     onnx.save(_Rewriter(flow, plan, precision, frozenset(stored_low)).model(), target)
-
-
-ONNX_TYPES: dict[Precision, int] = {
-    "fp32": TensorProto.FLOAT,
-    "fp16": TensorProto.FLOAT16,
-    "bf16": TensorProto.BFLOAT16,
-}
 
 
 @dataclass(slots=True)
@@ -136,7 +129,7 @@ class _Rewriter:
 
     @property
     def low_type(self) -> int:
-        return ONNX_TYPES[self.precision]
+        return FORMATS[self.precision].onnx
 
     def model(self) -> onnx.ModelProto:
         """The typed graph, as a new model."""

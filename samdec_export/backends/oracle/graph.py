@@ -11,7 +11,8 @@ import onnx
 
 from samdec_export.backends.oracle.arithmetic import ARITHMETIC
 from samdec_export.backends.oracle.moves import MOVES
-from samdec_export.backends.oracle.node import BFLOAT16, Node
+from samdec_export.backends.oracle.node import Node
+from samdec_export.core.dtypes import DTYPES
 from samdec_export.core.errors import GraphError
 from samdec_export.core.runner import Array
 
@@ -20,9 +21,7 @@ __all__ = ["GraphFile", "read_graph"]
 OPSETS: Final = range(17, 23)
 """Opsets in which the operators mean what is implemented here; 22 is the first that convolves in bf16."""
 
-TYPES: Final = frozenset(
-    {*map(np.dtype, ("float32", "float16", "float64", "int64", "int32", "uint8", "bool")), BFLOAT16}
-)
+TYPES: Final = frozenset(np.dtype(row.dtype) for row in DTYPES.values() if row.title != "fp8")
 
 ONLY: Final[dict[str, dict[str, tuple[Any, ...]]]] = {
     "ArgMax": {"select_last_index": (0,)},

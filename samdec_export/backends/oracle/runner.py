@@ -58,7 +58,7 @@ class OracleRunner:
         casts = [node.attributes["to"] for node in graph.nodes if node.op == "Cast"]
         found = {*graph.declared.values(), *(array.dtype for array in graph.constants.values()), *casts}
         names = {dtype.name for dtype in found}
-        narrow = [precision for precision in ("fp16", "bf16") if FORMATS[precision].dtype in names]
+        narrow = [precision for precision, row in FORMATS.items() if precision != "fp32" and row.dtype in names]
         return f"oracle ({' and '.join(narrow) or 'fp32'}, numpy {np.__version__})"
 
     def run(self, feeds: Feeds) -> Outputs:

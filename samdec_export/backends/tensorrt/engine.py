@@ -12,7 +12,7 @@ from samdec_export.backends.tensorrt.engine_file import EngineFile, EngineRecord
 from samdec_export.backends.tensorrt.options import DEFAULT_TARGETS, RTX_TARGETS, BuildOptions, Profile
 from samdec_export.core import interrupts
 from samdec_export.core.artifact import Artifact
-from samdec_export.core.dtypes import Precision
+from samdec_export.core.dtypes import FORMATS, Precision
 from samdec_export.core.errors import DependencyError, EngineError, UsageError
 from samdec_export.core.files import staging
 from samdec_export.core.log import log, step
@@ -36,9 +36,6 @@ __all__ = [
 
 PRODUCTS = frozenset({"MATRIX_MULTIPLY", "CONVOLUTION", "DECONVOLUTION", "EINSUM"})
 """TensorRT's layers that multiply matrices."""
-
-DTYPES: dict[Precision, str] = {"fp32": "FLOAT", "fp16": "HALF", "bf16": "BF16"}
-"""TensorRT's name of each precision."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -228,7 +225,7 @@ def check_precision(built: BuiltEngine, source: Artifact) -> None:
         )
     record = source.record
     products = [layer for layer in built.layers if layer.type in PRODUCTS]
-    wanted = DTYPES[record.precision]
+    wanted = FORMATS[record.precision].tensorrt
     stray = [layer for layer in products if layer.dtype != wanted and layer.node not in record.kept]
     if stray or not any(layer.dtype == wanted for layer in products):
         named = ", ".join(f"{layer.node} ({layer.dtype})" for layer in stray[:3]) or "all of them"

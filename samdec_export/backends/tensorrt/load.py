@@ -5,20 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, cast
+from typing import cast
 
 from samdec_export.backends.tensorrt.api import Api, Context, PlanEngine, RtxApi, RtxRuntimeConfig, load
 from samdec_export.backends.tensorrt.engine_file import EngineFile, EngineRecord
 from samdec_export.backends.tensorrt.messages import Journal, journal, parser_errors
 from samdec_export.backends.tensorrt.options import Profile
+from samdec_export.core.dtypes import DTYPES
 from samdec_export.core.errors import EngineError
 from samdec_export.core.packages import ENGINES, EngineName
-from samdec_export.core.signature import DType, Signature
+from samdec_export.core.signature import Signature
 
 __all__ = ["LoadedEngine", "load_engine"]
-
-DTYPES: Final[dict[DType, str]] = {"float32": "FLOAT", "float16": "HALF", "int64": "INT64"}
-"""TensorRT's name of each type of an input or output."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,8 +138,8 @@ def _check(file: EngineFile, engine: PlanEngine) -> None:
 
 def _described(record: EngineRecord) -> list[tuple[str, str, str]]:
     signature = record.source.signature
-    inputs = [(spec.name, "INPUT", DTYPES[spec.dtype]) for spec in signature.inputs]
-    return inputs + [(spec.name, "OUTPUT", DTYPES[spec.dtype]) for spec in signature.outputs]
+    inputs = [(spec.name, "INPUT", DTYPES[spec.dtype].tensorrt) for spec in signature.inputs]
+    return inputs + [(spec.name, "OUTPUT", DTYPES[spec.dtype].tensorrt) for spec in signature.outputs]
 
 
 def _reasons(notes: Journal, mark: int) -> str:
