@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import re
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ from samdec_export.core.errors import DependencyError, GraphError
 from samdec_export.core.options import Provider
 from samdec_export.core.runner import Feeds, Outputs
 
-__all__ = ["OrtRunner", "installed_providers", "require_provider"]
+__all__ = ["BURST", "BoundRunner", "OrtRunner", "installed_providers", "require_provider"]
 
 PROVIDERS: dict[Provider, str] = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 ERRORS_ONLY = 3
@@ -22,6 +24,11 @@ OPTIONS: dict[Provider, dict[str, str]] = {"cpu": {}, "cuda": {"use_tf32": "0"}}
 
 HEAVY = re.compile("MatMul|Gemm|Conv|Softmax|Normalization|Attention|Gelu|Resize")
 """Operators that may not fall back to the CPU; ONNX Runtime computes sizes there on purpose."""
+
+BURST = 20
+"""Runs that a timer times at once: a GPU that waits between runs lowers its clock."""
+
+WARMUPS = 3
 
 
 class OrtRunner:
@@ -124,6 +131,40 @@ class OrtRunner:
             binding.bind_output(output.name, self.provider)
         binding.synchronize_inputs()
         return binding
+
+
+class BoundRunner:
+    """An `OrtRunner` whose timer copies nothing: inputs lie on the device, outputs are left there.
+
+    Args:
+        runner: What runs.
+    """
+
+    def __init__(self, runner: OrtRunner) -> None:
+        self.runner = runner
+
+    @property
+    def name(self) -> str:
+        """That of the runner."""
+        return self.runner.name
+
+    def run(self, feeds: Feeds) -> Outputs:
+        """The outputs by name, copied."""
+        return self.runner.run(feeds)
+
+    def timer(self, feeds: Feeds) -> Callable[[], list[float]]:
+        """Seconds of a few runs by the host's clock, each until the device is done."""
+        binding = self.runner.bind(feeds)
+
+        def once() -> float:
+            started = time.perf_counter()
+            self.runner.session.run_with_iobinding(binding)
+            binding.synchronize_outputs()
+            return time.perf_counter() - started
+
+        for _ in range(WARMUPS):
+            once()
+        return lambda: [once() for _ in range(BURST)]
 
 
 def require_provider(provider: Provider) -> None:

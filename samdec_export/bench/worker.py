@@ -45,15 +45,17 @@ def main() -> None:
 
 
 def _candidate(kind: str, path: str, checkpoint: list[str], threads: int) -> Run:
-    """Runs a file for any request; inputs are made and put in their place once for requests that follow each other."""
-    runner, subject = open_runner(Path(path), parse_runner(kind), Path(checkpoint[0]) if checkpoint else None, threads)
+    """Run a file for any request; inputs are made and put in their place once for requests that follow each other."""
+    runner, candidate = open_runner(
+        Path(path), parse_runner(kind), Path(checkpoint[0]) if checkpoint else None, threads
+    )
     prepared: dict[str, Callable[[], list[float]]] = {}
 
     def run(request: Mapping[str, int]) -> list[float]:
-        case = case_for(subject, request)
+        case = case_for(candidate, request)
         if case.name not in prepared:
             prepared.clear()
-            prepared[case.name] = _timer(runner, make_feeds(subject.artifact.record.signature, case))
+            prepared[case.name] = _timer(runner, make_feeds(candidate.artifact.record.signature, case))
         return prepared[case.name]()
 
     return run

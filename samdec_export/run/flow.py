@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from samdec_export.backends.candidates import BACKENDS
 from samdec_export.backends.tensorrt.index import obstacle
 from samdec_export.core.dtypes import Precision
 from samdec_export.core.errors import SamdecError, ValidationError
@@ -145,8 +146,8 @@ def _wanted_engines(job: Job) -> tuple[tuple[EngineName, ...], tuple[str, ...]]:
 
 
 def _bench(job: Job, ledger: Ledger, files: Mapping[Precision, Entry], engines: Sequence[Entry]) -> Entry | None:
-    """Times of the files that ONNX Runtime's CPU provider has kernels for, and of the engines that ran."""
-    timed = [files[precision] for precision in job.config.precisions if precision != "bf16"]
+    """Time the files that ONNX Runtime can run on the CPU, and the engines that ran."""
+    timed = [files[precision] for precision in job.config.precisions if precision in BACKENDS["ort"].precisions]
     if not job.config.bench.enabled or not (timed or engines):
         return None
     return ledger.run_stage(stages.bench_stage(job, timed, engines))

@@ -33,7 +33,7 @@ from samdec_export.run.job import Job, hash_of
 from samdec_export.run.ledger import Entry, Stage, StageOutput
 
 if TYPE_CHECKING:
-    from samdec_export.backends.candidates import Subject
+    from samdec_export.backends.candidates import Candidate
 
 __all__ = [
     "BENCH_FILE",
@@ -141,9 +141,9 @@ def parity_stage(job: Job, exported: Entry, typed: Entry, precision: Precision) 
     """The comparison of an ONNX file with eager PyTorch, within the limits of the gate."""
 
     def make() -> StageOutput:
-        from samdec_export.backends.candidates import open_subject
+        from samdec_export.backends.candidates import open_candidate
 
-        return StageOutput(result=_compared(job, exported, open_subject(typed.file(".onnx")), precision))
+        return StageOutput(result=_compared(job, exported, open_candidate(typed.file(".onnx")), precision))
 
     return Stage(
         name=f"parity-{precision}", inputs=job.inputs(PARITY, _parity_inputs(job, typed, precision)), make=make
@@ -156,11 +156,11 @@ def engine_parity_stage(job: Job, exported: Entry, built: Entry, precision: Prec
     rounding: Precision = "fp16" if job.config.engines.tf32 and precision == "fp32" else precision
 
     def make() -> StageOutput:
-        from samdec_export.backends.candidates import open_subject
+        from samdec_export.backends.candidates import open_candidate
 
         name = built.result["engine"]["file"]
         try:
-            return StageOutput(result=_compared(job, exported, open_subject(built.file(".engine")), rounding))
+            return StageOutput(result=_compared(job, exported, open_candidate(built.file(".engine")), rounding))
         except DependencyError as error:  # such as a torch without CUDA: reported as not run, not as compared
             return StageOutput(result={"comparisons": [], "masks": [], "notes": [], "obstacle": {name: str(error)}})
 
@@ -179,7 +179,7 @@ def _parity_inputs(job: Job, judged: Entry, precision: Precision) -> dict[str, A
     }
 
 
-def _compared(job: Job, exported: Entry, subject: Subject, precision: Precision) -> dict[str, Any]:
+def _compared(job: Job, exported: Entry, candidate: Candidate, precision: Precision) -> dict[str, Any]:
     """What a comparison finds; recorded inputs are those of the fp32 file."""
     from samdec_export.core.feeds import typed_feeds
     from samdec_export.export.onnx_file import open_artifact
@@ -187,14 +187,14 @@ def _compared(job: Job, exported: Entry, subject: Subject, precision: Precision)
     from samdec_export.parity.comparisons import check, replay_words
     from samdec_export.run.evidence import found_by
 
-    asked, artifact = job.config.parity, subject.artifact
+    asked, artifact = job.config.parity, candidate.artifact
     source = open_artifact(exported.file(".onnx")).record
-    within = subject.signatures if subject.engine else ()
+    within = candidate.signatures if candidate.engine else ()
     inputs = select_cases(source, feeds=asked.feeds, seed=asked.seed, sweep=asked.sweep, within=within)
     cases = [typed_feeds(case, artifact.record.signature) for case in inputs]
     replay = replay_words(artifact.path, job.config.checkpoint, asked.seed, asked.feeds, asked.sweep)
     tolerance = job.config.gate.tolerance(precision)
-    done = check(artifact, job.weights.loaded, cases, replay, subject, tolerance=tolerance, evidence=True)
+    done = check(artifact, job.weights.loaded, cases, replay, candidate, tolerance=tolerance, evidence=True)
     return found_by(done, artifact.path.name, precision)
 
 

@@ -17,7 +17,7 @@ from command_line import call
 from conftest import Typed
 
 from samdec_export import api
-from samdec_export.backends.candidates import open_subject
+from samdec_export.backends.candidates import open_candidate
 from samdec_export.backends.eager import EagerRunner
 from samdec_export.backends.machine import first_gpu, look
 from samdec_export.backends.tensorrt.engine_file import EngineFile, open_engine
@@ -211,6 +211,6 @@ def test_the_gpu_is_the_one_that_torch_sees() -> None:
 
 def test_an_engine_of_here_opens_as_a_subject(typed: Typed, tmp_path: Path, flavour: EngineName) -> None:
     engine = build(typed(), tmp_path, flavour)
-    subject = open_subject(engine.path)
-    assert subject.onnx == tmp_path / typed().name
-    assert subject.artifact.record == open_artifact(typed()).record
+    candidate = open_candidate(engine.path)
+    assert candidate.onnx == tmp_path / typed().name
+    assert candidate.artifact.record == open_artifact(typed()).record

@@ -23,8 +23,7 @@ from numpy.typing import NDArray
 
 from samdec_export.backends import ort
 from samdec_export.backends.eager import EagerRunner
-from samdec_export.backends.ort import OrtRunner
-from samdec_export.backends.ort_bound import BURST, BoundRunner
+from samdec_export.backends.ort import BURST, BoundRunner, OrtRunner
 from samdec_export.backends.tensorrt import load as trt_load
 from samdec_export.backends.tensorrt import polygraphy as trt_polygraphy
 from samdec_export.backends.tensorrt.engine_file import EngineFile, EngineRecord
