@@ -55,13 +55,13 @@ def autocast(
     """
     flow = Dataflow(load_fp32(source))
     plan = _Plan(flow, frozenset(keep), frozenset(low_inputs), frozenset(low_outputs))
-    plan.settle()
+    plan.save_casts()
     onnx.save(_Rewriter(flow, plan, precision, frozenset(stored_low)).model(), target)
 
 
 @dataclass(slots=True)
 class _Plan:
-    """Which nodes are `low`. `settle` moves the borders between low and fp32 to where they need the fewest casts."""
+    """Which nodes are `low`. `save_casts` moves the borders between low and fp32 to where few casts are needed."""
 
     flow: Dataflow
     keep: frozenset[str]
@@ -76,7 +76,7 @@ class _Plan:
             follows = node.op_type in MOVES and sources
             self.low[node.name] = node.name not in self.keep and (not follows or self.low[sources[0].name])
 
-    def settle(self) -> None:
+    def save_casts(self) -> None:
         """Flip moves while that saves casts, and to low where it makes no difference."""
         movable = [node for node in self.flow.nodes.values() if node.op_type in MOVES and node.name not in self.keep]
         changed = True

@@ -56,7 +56,7 @@ def trace_stage(job: Job, folder: Path) -> Stage:
 
     def make() -> StageOutput:
         from samdec_export.export.to_onnx import trace_graph
-        from samdec_export.models.contracts import graph_to_export
+        from samdec_export.models.record import graph_to_export
 
         graph, record = graph_to_export(job.weights.loaded, config.graph_options, config.opset)
         with staging(folder) as scratch:

@@ -31,7 +31,7 @@ __all__ = [
     "check_precision",
     "choose_engine",
     "plan_build",
-    "settle",
+    "resolve",
 ]
 
 PRODUCTS = frozenset({"MATRIX_MULTIPLY", "CONVOLUTION", "DECONVOLUTION", "EINSUM"})
@@ -110,12 +110,12 @@ def build(typed: Artifact, plan: BuildPlan, out: Path) -> EngineBuilt:
     for cost in lint_for_engine(typed.path, signature):
         log.warning("%s", cost)
     check_turing(typed, plan.wanted.targets)
-    settled = settle(plan.wanted, plan.engine, plan.machine, signature)
-    built = build_engine(typed.path, plan.engine, signature, settled)
+    resolved = resolve(plan.wanted, plan.engine, plan.machine, signature)
+    built = build_engine(typed.path, plan.engine, signature, resolved)
     check_precision(built, typed)
-    record = _record(built, plan.engine, plan.machine, settled, typed)
-    if settled.timing_cache:
-        _write_cache(settled.timing_cache, built.timing_cache)
+    record = _record(built, plan.engine, plan.machine, resolved, typed)
+    if resolved.timing_cache:
+        _write_cache(resolved.timing_cache, built.timing_cache)
     with staging(out) as scratch:
         draft = scratch / "draft.engine"
         draft.write_bytes(built.plan)
@@ -187,7 +187,7 @@ def _objections(
         )
 
 
-def settle(wanted: BuildOptions, engine: EngineName, machine: Machine, signature: Signature) -> BuildOptions:
+def resolve(wanted: BuildOptions, engine: EngineName, machine: Machine, signature: Signature) -> BuildOptions:
     """Engine, targets and profiles in full: what was left out has its usual value."""
     ranges = {dim.name: dim for dim in signature.dims}
     profiles: tuple[Profile, ...] = tuple(
@@ -237,17 +237,17 @@ def check_precision(built: BuiltEngine, source: Artifact) -> None:
 
 
 def _record(
-    built: BuiltEngine, engine: EngineName, machine: Machine, settled: BuildOptions, typed: Artifact
+    built: BuiltEngine, engine: EngineName, machine: Machine, resolved: BuildOptions, typed: Artifact
 ) -> EngineRecord:
-    targets = settled.targets or ((machine.gpu.target,) if machine.gpu else ())
+    targets = resolved.targets or ((machine.gpu.target,) if machine.gpu else ())
     return EngineRecord(
         engine=engine,
         version=built.version,
         targets=targets,
         onnx=typed.path.name,
         onnx_sha256=typed.sha256,
-        settings=settled.settings,
-        profiles=settled.profiles,
+        settings=resolved.settings,
+        profiles=resolved.profiles,
         tensors=[_tensor(tensor) for tensor in built.tensors],
         histogram=built.histogram,
         warnings=built.warnings,

@@ -15,13 +15,13 @@ from samdec_export.core.packages import ENGINES
 if TYPE_CHECKING:
     from samdec_export.backends.machine import Machine
 
-__all__ = ["Listed", "list_engines", "obstacle"]
+__all__ = ["EngineEntry", "list_engines", "obstacle"]
 
 AMPERE = 80
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Listed:
+class EngineEntry:
     """An engine file. `engine` is None where `obstacle`, why it cannot run here, is that it is not sound."""
 
     path: Path
@@ -46,7 +46,7 @@ class Listed:
         }
 
 
-def list_engines(folder: FilePath) -> list[Listed]:
+def list_engines(folder: FilePath) -> list[EngineEntry]:
     """Return every `.engine` file of a folder, by name.
 
     Files are checked against their sidecars before the machine is looked at.
@@ -65,19 +65,19 @@ def list_engines(folder: FilePath) -> list[Listed]:
     return list(_judged(found, look()))
 
 
-def _open(path: Path) -> Listed:
+def _open(path: Path) -> EngineEntry:
     try:
-        return Listed(path=path, engine=open_engine(path), obstacle="")
+        return EngineEntry(path=path, engine=open_engine(path), obstacle="")
     except EngineError as error:
-        return Listed(path=path, engine=None, obstacle=error.message)
+        return EngineEntry(path=path, engine=None, obstacle=error.message)
 
 
-def _judged(found: list[Listed], machine: Machine) -> Iterator[Listed]:
+def _judged(found: list[EngineEntry], machine: Machine) -> Iterator[EngineEntry]:
     for entry in found:
         if entry.engine is None:
             yield entry
         else:
-            yield Listed(path=entry.path, engine=entry.engine, obstacle=obstacle(entry.engine.record, machine))
+            yield EngineEntry(path=entry.path, engine=entry.engine, obstacle=obstacle(entry.engine.record, machine))
 
 
 def obstacle(record: EngineRecord, machine: Machine) -> str:

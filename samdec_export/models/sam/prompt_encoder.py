@@ -11,12 +11,10 @@ import math
 import torch
 from torch import Tensor, nn
 
+from samdec_export.models.contracts import IMAGE_STRIDE
 from samdec_export.models.sam.common import LayerNorm2d
 
-__all__ = ["IMAGE_STRIDE", "PositionEmbeddingRandom", "PromptEncoder"]
-
-IMAGE_STRIDE = 16
-"""Input-image pixels along one side of an image token: the patch size of every published SAM image encoder."""
+__all__ = ["PositionEmbeddingRandom", "PromptEncoder"]
 
 PADDING_LABEL = -1
 
