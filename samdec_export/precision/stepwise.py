@@ -11,6 +11,7 @@ import onnx
 from onnx import TensorProto, inliner, numpy_helper
 
 from samdec_export.core.errors import DependencyError, GraphError, UsageError
+from samdec_export.core.feeds import undeclared
 from samdec_export.core.runner import Array, Feeds
 from samdec_export.export.onnx_file import dtype_name
 
@@ -76,19 +77,11 @@ class StepwiseGraph:
         Raises:
             UsageError: They are not; the message tells each difference.
         """
-        wanted = {value.name: value for value in self._inputs}
-        problems = [f"input {name} is missing" for name in wanted.keys() - feeds.keys()]
-        problems += [f"there is no input {name}" for name in feeds.keys() - wanted.keys()]
-        for name in wanted.keys() & feeds.keys():
-            array, dtype, shape = feeds[name], dtype_name(self.types[name]), tuple(wanted[name].shape)
-            fits = len(array.shape) == len(shape) and all(
-                size == axis for size, axis in zip(array.shape, shape, strict=True) if isinstance(axis, int)
-            )
-            if str(array.dtype) != dtype or not fits:
-                problems.append(f"{name} is {array.dtype} {array.shape}, not {dtype} {shape}")
+        declared = {value.name: (dtype_name(self.types[value.name]), _axes(value)) for value in self._inputs}
+        problems = undeclared(declared, feeds)
         if problems:
             raise UsageError(
-                f"The inputs do not fit {self.path}: {'; '.join(sorted(problems))}.",
+                f"The inputs do not fit {self.path}: {'; '.join(problems)}.",
                 "samdec-export inspect shows what it takes.",
             )
 
@@ -175,6 +168,11 @@ def _open(model: bytes, path: Path) -> Any:
         return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's exceptions share no public base
         raise GraphError(f"ONNX Runtime refuses {path}: {_reason(error)}", "Export it again.") from error
+
+
+def _axes(value: Any) -> tuple[str | int, ...]:
+    """Return an input's axes by name or size; one that has neither gets a name of its own."""
+    return tuple(axis if axis is not None else f"{value.name}.{index}" for index, axis in enumerate(value.shape))
 
 
 def _elem_type(value: Any, path: Path) -> int:

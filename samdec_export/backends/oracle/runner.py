@@ -11,7 +11,7 @@ rounding in one place for every operator is shorter, and frees a tensor after it
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
@@ -23,6 +23,7 @@ from samdec_export.backends.oracle.moves import MOVES
 from samdec_export.backends.oracle.node import Inputs, Node, widen
 from samdec_export.core.dtypes import FORMATS
 from samdec_export.core.errors import GraphError
+from samdec_export.core.feeds import undeclared
 from samdec_export.core.runner import Array, Feeds, Outputs
 
 __all__ = ["OracleRunner"]
@@ -95,22 +96,10 @@ class OracleRunner:
         return result
 
     def _check(self, feeds: Feeds) -> None:
-        problems = list(self._misfits(feeds))
-        if problems:
+        graph = self.graph
+        declared = {name: (graph.declared[name].name, axes) for name, axes in graph.inputs.items()}
+        if problems := undeclared(declared, feeds):
             raise GraphError(f"The feeds do not fit the graph: {'; '.join(problems)}.", "See samdec-export inspect.")
-
-    def _misfits(self, feeds: Feeds) -> Iterator[str]:
-        inputs, sizes = self.graph.inputs, dict[str, int]()
-        yield from (f"{name} is missing" for name in sorted(set(inputs) - set(feeds)))
-        yield from (f"{name} is no input" for name in sorted(set(feeds) - set(inputs)))
-        for name in [name for name in inputs if name in feeds]:
-            array, axes, dtype = feeds[name], inputs[name], self.graph.declared[name]
-            if array.dtype != dtype:
-                yield f"{name} is {array.dtype} and not {dtype}"
-            named = zip(axes, array.shape, strict=False)
-            wanted = [sizes.setdefault(axis, size) if isinstance(axis, str) else axis for axis, size in named]
-            if len(axes) != array.ndim or wanted != list(array.shape):
-                yield f"{name} has shape {array.shape} and not {axes}"
 
 
 def _compute(node: Node, inputs: Inputs) -> Array:

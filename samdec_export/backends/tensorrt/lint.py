@@ -14,7 +14,7 @@ from samdec_export.core.errors import EngineError, UsageError
 from samdec_export.core.signature import Signature
 from samdec_export.export.dataflow import FLOATS, Dataflow, fp32_products
 from samdec_export.export.lint import MAX_RANK
-from samdec_export.export.onnx_file import dtype_name, load
+from samdec_export.export.onnx_file import differences, load
 
 __all__ = ["TURING", "check_profiles", "check_turing", "lint_for_engine"]
 
@@ -107,16 +107,8 @@ def check_turing(typed: Artifact, targets: Sequence[str]) -> None:
 
 
 def _follows_signature(model: onnx.ModelProto, signature: Signature) -> Iterator[tuple[str, str]]:
-    fix = "Export it again."
-    found = {value.name: value.type.tensor_type for value in model.graph.input}
-    if [*found] != [spec.name for spec in signature.inputs]:
-        yield f"its inputs are {', '.join(found)}, not those of its record", fix
-        return
-    for spec in signature.inputs:
-        tensor = found[spec.name]
-        axes = tuple(axis.dim_param or axis.dim_value for axis in tensor.shape.dim)
-        if (dtype_name(tensor.elem_type), axes) != (spec.dtype, spec.labels):
-            yield f"{spec.name} is not the {spec.dtype} {spec.labels} of its record", fix
+    for difference in differences(model, signature):
+        yield f"by its record it is another graph: {difference}", "Export it again."
 
 
 def _has_no_one_hot(model: onnx.ModelProto, signature: Signature) -> Iterator[tuple[str, str]]:
