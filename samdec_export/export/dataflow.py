@@ -8,18 +8,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import onnx
-from onnx import TensorProto
 
 from samdec_export.core.dtypes import DTYPES, FORMATS
 from samdec_export.core.errors import GraphError
 from samdec_export.export.onnx_file import load
 
-__all__ = ["FLOATS", "MATRIX_PRODUCTS", "Dataflow", "fp32_products", "load_fp32"]
+__all__ = ["FLOATS", "MATRIX_PRODUCTS", "Dataflow", "load_fp32"]
 
 FLOATS = frozenset(row.onnx for row in DTYPES.values() if row.floating)
 """ONNX's numbers of the floating-point types."""
 
 MATRIX_PRODUCTS = frozenset({"MatMul", "Gemm", "Conv", "ConvTranspose"})
+"""Operators that multiply matrices: whose precision matters, and whose operations are counted."""
 
 NARROW = {row.onnx: row.title for row in DTYPES.values() if row.floating and row.bytes < FORMATS["fp32"].bytes}
 
@@ -126,14 +126,3 @@ def _name_nodes(nodes: Iterable[onnx.NodeProto]) -> None:
         if not node.name or node.name in taken:
             node.name = f"{node.op_type}_{index}"
         taken.add(node.name)
-
-
-def fp32_products(path: Path) -> list[str]:
-    """Names of the nodes that multiply matrices in fp32, which TensorRT-RTX does not do on Turing.
-
-    Raises:
-        GraphError: The file cannot be read.
-    """
-    flow = Dataflow(load(path))
-    products = (node for node in flow.nodes.values() if node.op_type in MATRIX_PRODUCTS)
-    return [node.name for node in products if flow.types.get(node.output[0]) == TensorProto.FLOAT]

@@ -289,7 +289,7 @@ def test_polygraphy_runs_what_it_is_given(polygraphy: Any) -> None:
 
 SELECT = """
 import sys
-from samdec_export.backends.trt_polygraphy import _polygraphy
+from samdec_export.backends.tensorrt.polygraphy import _polygraphy
 from samdec_export.errors import EngineError
 
 first, second = sys.argv[1:]
@@ -326,7 +326,7 @@ def test_polygraphy_serves_the_flavour_that_is_asked_for(tmp_path: Path, first: 
 
 MISSING = """
 import polygraphy.cuda
-from samdec_export.backends.trt_polygraphy import _polygraphy
+from samdec_export.backends.tensorrt.polygraphy import _polygraphy
 
 def wrapper():
     raise OSError("libcudart.so: cannot open shared object file")

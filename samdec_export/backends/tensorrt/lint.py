@@ -12,7 +12,8 @@ from samdec_export.backends.tensorrt.options import Profile
 from samdec_export.core.artifact import Artifact
 from samdec_export.core.errors import EngineError, UsageError
 from samdec_export.core.signature import Signature
-from samdec_export.export.dataflow import FLOATS, Dataflow, fp32_products
+from samdec_export.export.cost import fp32_products, usual_products
+from samdec_export.export.dataflow import FLOATS, Dataflow
 from samdec_export.export.lint import MAX_RANK
 from samdec_export.export.onnx_file import differences, load
 
@@ -97,7 +98,9 @@ def check_turing(typed: Artifact, targets: Sequence[str]) -> None:
     Raises:
         EngineError: It would; the message names the nodes and why they are in fp32.
     """
-    if TURING in targets and (kept := fp32_products(typed.path)):
+    if TURING not in targets:
+        return
+    if kept := fp32_products(usual_products(typed.path, typed.record.signature)):
         reasons = "; ".join(f"{node} ({typed.record.kept.get(node, 'not converted')})" for node in kept)
         raise EngineError(
             f"{typed.path} multiplies matrices in fp32, which TensorRT-RTX does not do on sm75: {reasons}.",
