@@ -40,11 +40,11 @@ class Diagnosis:
 
     @property
     def healthy(self) -> bool:
-        """No finding is an error."""
+        """Return whether no finding is an error."""
         return all(finding.level != "error" for finding in self.findings)
 
     def require(self) -> None:
-        """Do nothing if healthy.
+        """Raise unless healthy.
 
         Raises:
             DependencyError: A finding is an error.
@@ -54,7 +54,7 @@ class Diagnosis:
             raise DependencyError(errors[0].message, errors[0].advice)
 
     def to_json(self) -> dict[str, Any]:
-        """Every field as JSON."""
+        """Return every field as JSON."""
         return {**asdict(self), "healthy": self.healthy}
 
 

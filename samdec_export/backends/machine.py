@@ -33,7 +33,7 @@ class Machine:
     versions: Mapping[EngineName, str]
 
     def obstacle(self, engine: EngineName) -> str:
-        """Why `engine` cannot build here; empty where it can."""
+        """Return why `engine` cannot build here; empty where it can."""
         if engine not in self.versions:
             return f"{ENGINES[engine].title} is not installed (pip install 'samdec-export[{ENGINES[engine].extra}]')"
         if engine == "tensorrt" and self.gpu is None:
@@ -47,7 +47,7 @@ def look() -> Machine:
 
 
 def glance() -> Machine:
-    """The same without importing the engines: their versions are what their packages declare."""
+    """Return the same without importing the engines: their versions are what their packages declare."""
     return _machine(declared_version)
 
 
@@ -57,7 +57,7 @@ def _machine(version_of: Callable[[EngineName], str]) -> Machine:
 
 
 def first_gpu() -> Gpu | None:
-    """The first CUDA device, or None.
+    """Return the first CUDA device, or None.
 
     Asked of the driver: torch and TensorRT may each be built without CUDA, or be missing.
     """

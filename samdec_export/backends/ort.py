@@ -67,7 +67,7 @@ class OrtRunner:
         self._require_no_fallback(path)
 
     def _open(self, ort: Any, path: Path, options: Any) -> Any:
-        """A session that raises where ONNX Runtime would go on with another provider."""
+        """Open a session that raises where ONNX Runtime would go on with another provider."""
         providers = [(PROVIDERS[self.provider], OPTIONS[self.provider])]
         try:
             return ort.InferenceSession(str(path), options, providers=providers, enable_fallback=0)
@@ -77,7 +77,7 @@ class OrtRunner:
             raise GraphError(f"ONNX Runtime refuses {path}: {_reason(error)}", "Export it again.") from error
 
     def _require_no_fallback(self, path: Path) -> None:
-        """Do nothing if the provider that was asked for took the graph, but for sizes.
+        """Raise unless the provider that was asked for took the graph, but for sizes.
 
         Raises:
             DependencyError: It took nothing.
@@ -99,16 +99,16 @@ class OrtRunner:
 
     @property
     def name(self) -> str:
-        """Such as `onnxruntime 1.32.0 cpu`."""
+        """Return a name such as `onnxruntime 1.32.0 cpu`."""
         return f"onnxruntime {_import().__version__} {self.provider}"
 
     @property
     def metadata(self) -> dict[str, str]:
-        """The file's `metadata_props`."""
+        """Return the file's `metadata_props`."""
         return dict(self.session.get_modelmeta().custom_metadata_map)
 
     def run(self, feeds: Feeds) -> Outputs:
-        """The outputs by name.
+        """Return the outputs by name.
 
         Raises:
             GraphError: The run failed; the message is ONNX Runtime's.
@@ -123,7 +123,7 @@ class OrtRunner:
         return dict(zip(names, results, strict=True))
 
     def bind(self, feeds: Feeds) -> Any:
-        """An IOBinding with the inputs copied to the device, and outputs that are left on it."""
+        """Return an IOBinding with the inputs copied to the device, and outputs that are left on it."""
         binding = self.session.io_binding()
         for name, array in feeds.items():
             binding.bind_ortvalue_input(name, _import().OrtValue.ortvalue_from_numpy(array, self.provider, 0))
@@ -145,15 +145,15 @@ class BoundRunner:
 
     @property
     def name(self) -> str:
-        """That of the runner."""
+        """Return the name of the runner."""
         return self.runner.name
 
     def run(self, feeds: Feeds) -> Outputs:
-        """The outputs by name, copied."""
+        """Return the outputs by name, copied."""
         return self.runner.run(feeds)
 
     def timer(self, feeds: Feeds) -> Callable[[], list[float]]:
-        """Seconds of a few runs by the host's clock, each until the device is done."""
+        """Return what takes the seconds of a few runs by the host's clock, each until the device is done."""
         binding = self.runner.bind(feeds)
 
         def once() -> float:
@@ -168,7 +168,7 @@ class BoundRunner:
 
 
 def require_provider(provider: Provider) -> None:
-    """Do nothing if ONNX Runtime was built with a provider; whether the GPU for it is there, a session tells.
+    """Raise unless ONNX Runtime was built with a provider; whether the GPU for it is there, a session tells.
 
     Raises:
         DependencyError: It was not, or is not installed.
@@ -178,7 +178,7 @@ def require_provider(provider: Provider) -> None:
 
 
 def installed_providers() -> list[str]:
-    """ONNX Runtime's execution providers on this machine, best first; none if it is not installed."""
+    """Return ONNX Runtime's execution providers on this machine, best first; none if it is not installed."""
     try:
         return list(_import().get_available_providers())
     except DependencyError:

@@ -48,7 +48,7 @@ class Workload:
 
     @staticmethod
     def grid(images: Iterable[int], prompts: Iterable[int], points: Iterable[int]) -> list[Workload]:
-        """Every combination, smallest first, so that a process's peak memory is that of its latest workload."""
+        """Return every combination, smallest first, so that a process's peak memory is that of its latest workload."""
         every = [Workload(images=i, prompts=p, points=n) for i, p, n in product(images, prompts, points)]
         return sorted(every, key=lambda load: (load.images * load.prompts, load.points))
 
@@ -76,38 +76,38 @@ class Measurement:
 
     @property
     def median(self) -> float:
-        """Seconds of a run."""
+        """Return the seconds of a run."""
         return float(np.median(self.seconds))
 
     @property
     def spread(self) -> tuple[float, float]:
-        """The quartiles, in seconds."""
+        """Return the quartiles, in seconds."""
         low, high = np.percentile(self.seconds, (25, 75))
         return float(low), float(high)
 
     @property
     def percentiles(self) -> dict[str, float]:
-        """Seconds that half, nine in ten, and ninety-nine in a hundred runs take at most."""
+        """Return the seconds that half, nine in ten, and ninety-nine in a hundred runs take at most."""
         ranks = np.percentile(self.seconds, PERCENTILES)
         return {f"p{rank}": float(value) for rank, value in zip(PERCENTILES, ranks, strict=True)}
 
     @property
     def prompts_per_second(self) -> float:
-        """Prompts of a run by its median seconds."""
+        """Return the prompts of a run by its median seconds."""
         return 1 / self.per_prompt
 
     @property
     def per_prompt(self) -> float:
-        """Median seconds for each prompt of each image."""
+        """Return the median seconds for each prompt of each image."""
         return self.median / (self.workload.images * self.workload.prompts)
 
     @property
     def per_image(self) -> float:
-        """Median seconds for each image."""
+        """Return the median seconds for each image."""
         return self.median / self.workload.images
 
     def to_json(self) -> dict[str, Any]:
-        """Raw repeats and what follows from them."""
+        """Return the raw repeats and what follows from them."""
         names = ("median", "spread", "per_prompt", "per_image", "percentiles", "prompts_per_second")
         return {**asdict(self), **({name: getattr(self, name) for name in names} if self.seconds else {})}
 

@@ -71,7 +71,7 @@ class Benchmarked:
     on_gpu: frozenset[str]
 
     def to_json(self) -> dict[str, Any]:
-        """Every repeat, with flops, bytes and speeds where they were counted."""
+        """Return every repeat, with flops, bytes and speeds where they were counted."""
         rows = []
         for item in self.measurements:
             cost = self.costs.get((item.candidate, item.workload))

@@ -62,7 +62,7 @@ def _candidate(kind: str, path: str, checkpoint: list[str], threads: int) -> Run
 
 
 def _matmul(side: int, threads: int) -> Run:
-    """A product of two square matrices, whatever is asked for."""
+    """Return what multiplies two square matrices, whatever is asked for."""
     from samdec_export.backends.ort import OrtRunner
     from samdec_export.export.cost import write_matmul
 
@@ -76,7 +76,7 @@ def _matmul(side: int, threads: int) -> Run:
 
 
 def _timer(runner: Runner, feeds: Feeds) -> Callable[[], list[float]]:
-    """The runner's own clock if it has one, or else the host's around a run."""
+    """Return the runner's own clock if it has one, or else the host's around a run."""
     if isinstance(runner, TimedRunner):
         return runner.timer(feeds)
 

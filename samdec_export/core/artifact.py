@@ -79,7 +79,7 @@ class Record:
 
     @property
     def options(self) -> GraphOptions:
-        """The options that make the same graph again."""
+        """Return the options that make the same graph again."""
         return GraphOptions(
             graph=self.graph,
             masks=self.masks,
@@ -91,17 +91,17 @@ class Record:
 
     @property
     def precision_label(self) -> str:
-        """In the names of files: such as `fp16`, or `fp16.all-products` where every matrix product had to be."""
+        """Return how file names say it: `fp16`, or `fp16.all-products` where every matrix product had to be."""
         return self.precision + (".all-products" if self.conversion.get("all_products") else "")
 
     @property
     def file_name(self) -> str:
-        """`<model>.<graph>.onnx`, with the precision before the ending where it is not fp32."""
+        """Return `<model>.<graph>.onnx`, with the precision before the ending where it is not fp32."""
         precision = "" if self.precision == "fp32" else f".{self.precision_label}"
         return f"{self.model}.{self.graph}{precision}.{self.format}"
 
     def to_json(self) -> dict[str, Any]:
-        """A JSON object that `from_json` reads back."""
+        """Return a JSON object that `from_json` reads back."""
         fields = {name: getattr(self, name) for name in self.__slots__}
         checkpoint = {name: getattr(self.checkpoint, name) for name in self.checkpoint.__slots__}
         fields |= {"choices": list(self.choices), "tools": dict(self.tools), "kept": dict(self.kept)}
@@ -126,7 +126,7 @@ class Record:
         return record
 
     def to_metadata(self) -> dict[str, str]:
-        """The record as ONNX metadata: strings as they are, all else as JSON."""
+        """Return the record as ONNX metadata: strings as they are, all else as JSON."""
         return {
             METADATA_PREFIX + key: value if isinstance(value, str) else json.dumps(value, sort_keys=True)
             for key, value in self.to_json().items()
@@ -188,15 +188,15 @@ class Artifact:
 
     @property
     def sidecar(self) -> Path:
-        """`<file>.json`."""
+        """Return `<file>.json`."""
         return sidecar_of(self.path)
 
     def to_json(self) -> dict[str, Any]:
-        """What the sidecar holds."""
+        """Return what the sidecar holds."""
         return {"file": self.path.name, "sha256": self.sha256, **self.record.to_json()}
 
     def check_sidecar(self) -> None:
-        """Do nothing if there is no sidecar, or if it describes this very file.
+        """Raise unless there is no sidecar, or it describes this very file.
 
         Raises:
             GraphError: It is damaged, or describes other bytes.

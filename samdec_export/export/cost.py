@@ -128,7 +128,7 @@ def fp32_products(products: Sequence[Product]) -> list[str]:
 
 
 def _fixed(path: Path, inputs: Mapping[str, Shape]) -> tuple[onnx.ModelProto, _Sizes]:
-    """The graph with every axis of a known size."""
+    """Return the graph with every axis of a known size."""
     model = load(path)
     for value in model.graph.input:
         for axis, size in zip(value.type.tensor_type.shape.dim, inputs[value.name], strict=True):
@@ -188,7 +188,7 @@ class _Sizes:
 
 
 def _flops(node: onnx.NodeProto, shapes: Mapping[str, Shape]) -> int:
-    """Twice the multiply-adds of one node; 0 for what is not a matrix product."""
+    """Return twice the multiply-adds of one node; 0 for what is not a matmul."""
     if node.op_type not in MATRIX_PRODUCTS:
         return 0
     left, right, output = (_known(shapes, name) for name in (node.input[0], node.input[1], node.output[0]))

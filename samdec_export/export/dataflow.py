@@ -53,29 +53,29 @@ class Dataflow:
                 self.readers[name].append(node.name)
 
     def is_float(self, tensor: str) -> bool:
-        """It holds floating-point numbers."""
+        """Return whether it holds floating-point numbers."""
         return self.types.get(tensor, 0) in FLOATS
 
     def is_matrix(self, weight: str) -> bool:
-        """It is a weight of floats with two axes or more that are longer than one."""
+        """Return whether it is a weight of floats with two axes or more that are longer than one."""
         return self.is_float(weight) and sum(size > 1 for size in self.shapes[weight]) >= 2
 
     def float_inputs(self, node: onnx.NodeProto) -> list[str]:
-        """The node's inputs that hold floats, weights among them."""
+        """Return the node's inputs that hold floats, weights among them."""
         return [name for name in node.input if name and self.is_float(name)]
 
     def float_outputs(self, node: onnx.NodeProto) -> list[str]:
-        """The node's outputs that hold floats."""
+        """Return the node's outputs that hold floats."""
         return [name for name in node.output if name and self.is_float(name)]
 
     def sources(self, node: onnx.NodeProto) -> Iterator[onnx.NodeProto]:
-        """The nodes that make the node's float inputs."""
+        """Yield the nodes that make the node's float inputs."""
         for name in self.float_inputs(node):
             if name in self.makers:
                 yield self.nodes[self.makers[name]]
 
     def ancestors(self, starts: Iterable[str], stop: frozenset[str] = frozenset()) -> set[str]:
-        """The nodes named in `starts` and all that their floats follow from, short of operators in `stop`."""
+        """Return the nodes named in `starts` and all that their floats follow from, short of operators in `stop`."""
         found: set[str] = set()
         waiting = list(starts)
         while waiting:
@@ -120,7 +120,7 @@ def _is_quantised(node: onnx.NodeProto) -> bool:
 
 
 def _name_nodes(nodes: Iterable[onnx.NodeProto]) -> None:
-    """Names are how nodes are kept and reported: give one to those without, and to each namesake its own."""
+    """Give every node a name of its own: by names nodes are kept and reported."""
     taken: set[str] = set()
     for index, node in enumerate(nodes):
         if not node.name or node.name in taken:

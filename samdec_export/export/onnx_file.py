@@ -52,11 +52,11 @@ class GraphSummary:
 
     @property
     def nodes(self) -> int:
-        """The number of nodes."""
+        """Return the number of nodes."""
         return sum(self.ops.values())
 
     def to_json(self) -> dict[str, Any]:
-        """Every field as JSON."""
+        """Return every field as JSON."""
         return asdict(self)
 
 

@@ -92,13 +92,13 @@ class _Plan:
                     self.low[node.name] = not self.low[node.name]
 
     def is_low(self, tensor: str) -> bool:
-        """How the tensor is made."""
+        """Return whether the tensor is made in the low type."""
         if tensor in self.flow.makers:
             return self.low[self.flow.makers[tensor]]
         return tensor in self.low_inputs
 
     def wanted(self, tensor: str) -> set[bool]:
-        """The types, low or not, that the tensor's readers want."""
+        """Return the types, low or not, that the tensor's readers want."""
         readers = (self.flow.nodes[name] for name in self.flow.readers.get(tensor, ()))
         wants = {want for reader in readers for want in self._wants(tensor, reader)}
         if tensor in {value.name for value in self.flow.model.graph.output}:
@@ -132,7 +132,7 @@ class _Rewriter:
         return FORMATS[self.precision].onnx
 
     def model(self) -> onnx.ModelProto:
-        """The typed graph, as a new model."""
+        """Return the typed graph, as a new model."""
         source = self.flow.model
         graph = onnx.GraphProto(name=source.graph.name)
         graph.input.extend(self._typed(value, value.name in self.plan.low_inputs) for value in source.graph.input)
@@ -159,13 +159,13 @@ class _Rewriter:
         return typed
 
     def _name(self, tensor: str, low: bool) -> str:
-        """How the tensor is called where it is wanted in one type: an output of the graph keeps its name."""
+        """Return the tensor's name where it is wanted in one type: an output of the graph keeps its name."""
         outputs = {value.name for value in self.flow.model.graph.output}
         own = tensor in self.plan.low_outputs if tensor in outputs else self.plan.is_low(tensor)
         return tensor if low == own else f"{tensor}_{self.precision if low else 'fp32'}"
 
     def _casts(self, tensor: str) -> Iterator[onnx.NodeProto]:
-        """The cast behind a tensor, if a reader wants another type than it is made in."""
+        """Yield the cast behind a tensor, if a reader wants another type than it is made in."""
         made = self.plan.is_low(tensor)
         if self.flow.is_float(tensor) and (not made) in self.plan.wanted(tensor):
             output = self._name(tensor, not made)
@@ -173,7 +173,7 @@ class _Rewriter:
             yield helper.make_node("Cast", [self._name(tensor, made)], [output], name=f"cast_{output}", to=kind)
 
     def _widen(self, source: onnx.NodeProto, widened: set[str]) -> Iterator[onnx.NodeProto]:
-        """Casts of the matrices that a node reads in fp32 and that are stored in the low type; once for each."""
+        """Yield casts of the matrices that a node reads in fp32 and that are stored in the low type; once for each."""
         for name in source.input:
             if self._is_stored_low(name, source) and name not in widened:
                 widened.add(name)
@@ -214,7 +214,7 @@ class _Rewriter:
 
 
 def _retype(node: onnx.NodeProto, kind: int) -> None:
-    """The type that a node's attributes name."""
+    """Set the type that a node's attributes name."""
     for attribute in node.attribute:
         if node.op_type == "Cast" and attribute.name == "to":
             attribute.i = kind

@@ -154,7 +154,7 @@ def _record(source: Artifact, wanted: Conversion, kept: Mapping[str, str], signa
 
 
 def _without_convolutions(source: Artifact, scratch: Path) -> Artifact:
-    """The same graph for bf16, which ONNX has no convolutions in; only its path is another."""
+    """Return the same graph for bf16, in which ONNX has no convolutions; only its path is another."""
     from samdec_export.precision.convolution_products import convolutions_to_products
 
     path = scratch / "products.onnx"
@@ -187,7 +187,7 @@ def _asked_for(source: Artifact, wanted: Conversion) -> dict[str, str]:
 
 
 def _write(source: Artifact, wanted: Conversion, kept: Mapping[str, str], draft: Path) -> Signature:
-    """The typed graph into `draft`; returns its signature."""
+    """Write the typed graph into `draft`; returns its signature."""
     from samdec_export.precision.autocast import autocast
     from samdec_export.precision.keep import stored_low
 

@@ -130,5 +130,5 @@ def _name(figure: Figure, axis: Axes, ranges: Sequence[TensorRange], worst: Sequ
 
 
 def _line(start: Sequence[float], end: Sequence[float]) -> list[list[float]]:
-    """Positions along the line from a point to its name."""
+    """Return positions along the line from a point to its name."""
     return [[a + part / 10 * (b - a) for a, b in zip(start, end, strict=True)] for part in range(1, 10)]

@@ -64,15 +64,15 @@ class StepwiseGraph:
 
     @property
     def inputs(self) -> tuple[str, ...]:
-        """What `run` must be given."""
+        """Return what `run` must be given."""
         return tuple(value.name for value in self._inputs)
 
     def is_float32(self, name: str) -> bool:
-        """An input or a node's output is of that type, as ONNX Runtime finds it."""
+        """Return whether an input or a node's output is of that type, as ONNX Runtime finds it."""
         return self.types.get(name) == TensorProto.FLOAT
 
     def check(self, feeds: Feeds) -> None:
-        """Do nothing if `feeds` are the graph's inputs.
+        """Raise unless `feeds` are the graph's inputs.
 
         Raises:
             UsageError: They are not; the message tells each difference.
@@ -86,7 +86,7 @@ class StepwiseGraph:
             )
 
     def run(self, feeds: Feeds) -> Iterator[tuple[onnx.NodeProto, Mapping[str, Array]]]:
-        """Every node in order, with the values of at least its inputs and outputs, by name.
+        """Yield every node in order, with the values of at least its inputs and outputs, by name.
 
         Raises:
             UsageError: `feeds` are not the graph's inputs.
@@ -116,10 +116,13 @@ class StepwiseGraph:
             known.update(node.output)
 
     def _cut(self, size: int) -> Iterator[_Part]:
+        """Yield the graph as parts of `size` nodes, each with what it takes from those before it."""
+        # The number of the last part that reads a tensor: a later node of the same part overwrites an earlier one's.
         last_use = {name: index // size for index, node in enumerate(self.nodes) for name in node.input}
         for number, start in enumerate(range(0, len(self.nodes), size)):
             nodes = self.nodes[start : start + size]
             outputs = [name for node in nodes for name in node.output if name]
+            # What the part reads and does not make: weights go into its model, all else is fed to it.
             taken = dict.fromkeys(name for node in nodes for name in node.input if name and name not in outputs)
             weights = [name for name in taken if name in self.initialisers]
             inputs = [name for name in taken if name not in self.initialisers]
@@ -128,6 +131,7 @@ class StepwiseGraph:
                 model=self._submodel(nodes, inputs, outputs, weights),
                 inputs=inputs,
                 outputs=outputs,
+                # A value that nothing reads, such as the graph's own output, is spent where it is made.
                 spent=[name for name in (*inputs, *outputs) if last_use.get(name, number) == number],
             )
 
@@ -144,7 +148,7 @@ class StepwiseGraph:
 
 
 def _with_every_output(model: onnx.ModelProto) -> bytes:
-    """The model with every node's outputs as its outputs, so that ONNX Runtime tells their types."""
+    """Return the model with every node's outputs as its outputs, so that ONNX Runtime tells their types."""
     probe = onnx.ModelProto()
     probe.CopyFrom(model)
     del probe.graph.output[:]
@@ -176,7 +180,7 @@ def _axes(value: Any) -> tuple[str | int, ...]:
 
 
 def _elem_type(value: Any, path: Path) -> int:
-    """The ONNX element type of what ONNX Runtime writes as `tensor(float)`."""
+    """Return the ONNX element type of what ONNX Runtime writes as `tensor(float)`."""
     text = str(value.type)
     try:
         return int(TensorProto.DataType.Value(text.removeprefix("tensor(").removesuffix(")").upper()))

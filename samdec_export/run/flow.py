@@ -45,7 +45,7 @@ class Ran:
     stages: tuple[Entry, ...]
 
     def require(self) -> None:
-        """Do nothing if every threshold holds.
+        """Raise unless every threshold holds.
 
         Raises:
             ValidationError: One does not; the message is its sentence.
@@ -111,7 +111,7 @@ def _run(job: Job, ledger: Ledger, baseline: RecordedBench | None, command: str)
 
 
 def _files(job: Job, ledger: Ledger) -> dict[Precision, Entry]:
-    """ONNX files by precision, fp32 first."""
+    """Make the ONNX files: by precision, fp32 first."""
     traced = ledger.run_stage(stages.trace_stage(job, ledger.folder))
     files: dict[Precision, Entry] = {"fp32": ledger.run_stage(stages.simplify_stage(job, traced))}
     for precision in job.config.low_precisions:
@@ -122,7 +122,7 @@ def _files(job: Job, ledger: Ledger) -> dict[Precision, Entry]:
 def _engines(
     job: Job, ledger: Ledger, files: Mapping[Precision, Entry]
 ) -> tuple[tuple[tuple[Precision, Entry], ...], tuple[str, ...]]:
-    """Engines, each with the precision of its file; and what was left out."""
+    """Build the engines, each with the precision of its file; and say what was left out."""
     wanted, notes = _wanted_engines(job)
     out = job.config.out
     built = [

@@ -51,7 +51,7 @@ BENCH_FILE = "bench.json"
 
 
 def trace_stage(job: Job, folder: Path) -> Stage:
-    """From the checkpoint to ONNX as torch's exporter writes it; the file stays in `folder`."""
+    """Return the stage from the checkpoint to ONNX as torch's exporter writes it; the file stays in `folder`."""
     config = job.config
 
     def make() -> StageOutput:
@@ -69,7 +69,7 @@ def trace_stage(job: Job, folder: Path) -> Stage:
 
 
 def simplify_stage(job: Job, traced: Entry) -> Stage:
-    """From that to the fp32 file that is delivered."""
+    """Return the stage from that to the fp32 file that is delivered."""
 
     def make() -> StageOutput:
         from samdec_export.export.to_onnx import simplify_graph
@@ -84,7 +84,7 @@ def simplify_stage(job: Job, traced: Entry) -> Stage:
 
 
 def convert_stage(job: Job, exported: Entry, precision: LowPrecision) -> Stage:
-    """From the fp32 file to a typed one."""
+    """Return the stage from the fp32 file to a typed one."""
     asked, feeds = job.config.convert.options(precision), job.config.parity.feeds
 
     def make() -> StageOutput:
@@ -116,7 +116,7 @@ def convert_stage(job: Job, exported: Entry, precision: LowPrecision) -> Stage:
 
 
 def engine_stage(job: Job, typed: Entry, engine: EngineName, precision: Precision, folder: Path) -> Stage:
-    """From a typed file to an engine in `folder`."""
+    """Return the stage from a typed file to an engine in `folder`."""
     asked, machine = job.config.engines.options(engine), job.machine
 
     def make() -> StageOutput:
@@ -138,7 +138,7 @@ def engine_stage(job: Job, typed: Entry, engine: EngineName, precision: Precisio
 
 
 def parity_stage(job: Job, exported: Entry, typed: Entry, precision: Precision) -> Stage:
-    """The comparison of an ONNX file with eager PyTorch, within the limits of the gate."""
+    """Return the stage that compares an ONNX file with eager PyTorch, within the limits of the gate."""
 
     def make() -> StageOutput:
         from samdec_export.backends.candidates import open_candidate
@@ -151,7 +151,7 @@ def parity_stage(job: Job, exported: Entry, typed: Entry, precision: Precision) 
 
 
 def engine_parity_stage(job: Job, exported: Entry, built: Entry, precision: Precision) -> Stage:
-    """The same for an engine, on the GPU here."""
+    """Return the same for an engine, on the GPU here."""
     engine: EngineName = built.result["engine"]["engine"]
     rounding: Precision = "fp16" if job.config.engines.tf32 and precision == "fp32" else precision
 
@@ -180,7 +180,7 @@ def _parity_inputs(job: Job, judged: Entry, precision: Precision) -> dict[str, A
 
 
 def _compared(job: Job, exported: Entry, candidate: Candidate, precision: Precision) -> dict[str, Any]:
-    """What a comparison finds; recorded inputs are those of the fp32 file."""
+    """Compare, and return what is found; recorded inputs are those of the fp32 file."""
     from samdec_export.core.feeds import typed_feeds
     from samdec_export.export.onnx_file import open_artifact
     from samdec_export.parity.cases import select_cases
@@ -199,7 +199,7 @@ def _compared(job: Job, exported: Entry, candidate: Candidate, precision: Precis
 
 
 def bench_stage(job: Job, files: Sequence[Entry], engines: Sequence[Entry]) -> Stage:
-    """The time that files take in ONNX Runtime, and engines on the GPU; its file can be a later run's baseline."""
+    """Return the stage that times files in ONNX Runtime and engines on the GPU: a later run's baseline."""
     asked = job.config.bench
 
     def make() -> StageOutput:
@@ -232,6 +232,6 @@ def bench_stage(job: Job, files: Sequence[Entry], engines: Sequence[Entry]) -> S
 
 
 def _delivered(artifact: Artifact, facts: dict[str, Any]) -> StageOutput:
-    """An ONNX file, its sidecar, and what a report says of it."""
+    """Return an ONNX file, its sidecar, and what a report says of it."""
     result = {"artifact": artifact.to_json(), "bytes": artifact.path.stat().st_size, **facts}
     return StageOutput(files=(artifact.path, artifact.sidecar), result=result)

@@ -106,7 +106,7 @@ def _load(path: Path) -> onnx.GraphProto:
 
 
 def _node(proto: onnx.NodeProto) -> Node:
-    """A node of the file.
+    """Return a node of the file.
 
     Raises:
         GraphError: It is not implemented, or not with these attributes or outputs.
@@ -135,7 +135,7 @@ def _node(proto: onnx.NodeProto) -> Node:
 
 
 def _axes(name: str, shape: onnx.TensorShapeProto) -> tuple[str | int, ...]:
-    """Axes by name or size; one that has neither gets a name of its own."""
+    """Return axes by name or size; one that has neither gets a name of its own."""
     return tuple(
         axis.dim_value if axis.HasField("dim_value") else axis.dim_param or f"{name}.{index}"
         for index, axis in enumerate(shape.dim)
@@ -159,7 +159,7 @@ def _array(tensor: onnx.TensorProto) -> Array:
 
 
 def _dtype(elem_type: int) -> np.dtype[Any]:
-    """NumPy's type for an ONNX element type.
+    """Return NumPy's type for an ONNX element type.
 
     Raises:
         GraphError: It is none of those computed here.

@@ -32,10 +32,10 @@ class Node:
     output: str
 
     def __str__(self) -> str:
-        """Such as `MatMul node_12`."""
+        """Return a name such as `MatMul node_12`."""
         return f"{self.op} {self.name or self.output}"
 
 
 def widen(array: Array) -> Array:
-    """The same values, a narrow type's as float32."""
+    """Return the same values, a narrow type's as float32."""
     return array.astype(np.float32) if array.dtype in NARROW else array

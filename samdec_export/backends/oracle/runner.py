@@ -54,7 +54,7 @@ class OracleRunner:
 
     @property
     def name(self) -> str:
-        """Such as `oracle (fp16, numpy 2.4.6)`: the types narrower than fp32 that the file holds."""
+        """Return a name such as `oracle (fp16, numpy 2.4.6)`: the types narrower than fp32 that the file holds."""
         graph = self.graph
         casts = [node.attributes["to"] for node in graph.nodes if node.op == "Cast"]
         found = {*graph.declared.values(), *(array.dtype for array in graph.constants.values()), *casts}
@@ -63,7 +63,7 @@ class OracleRunner:
         return f"oracle ({' and '.join(narrow) or 'fp32'}, numpy {np.__version__})"
 
     def run(self, feeds: Feeds) -> Outputs:
-        """The outputs by name, each of the type that the file declares.
+        """Return the outputs by name, each of the type that the file declares.
 
         Raises:
             GraphError: The feeds are not what the file declares, or a node cannot be computed; the message names it.
@@ -110,7 +110,7 @@ def _compute(node: Node, inputs: Inputs) -> Array:
 
 
 def _last_uses(graph: GraphFile) -> list[list[str]]:
-    """The tensors that each node is the last to read, or that no node reads.
+    """Return the tensors that each node is the last to read, or that no node reads.
 
     Raises:
         GraphError: A node or an output reads a name that nothing has made before.

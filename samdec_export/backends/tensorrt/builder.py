@@ -73,7 +73,7 @@ class BuiltEngine:
 
     @property
     def histogram(self) -> dict[str, dict[str, int]]:
-        """Layers counted by type and data type, such as {"SOFTMAX": {"HALF": 7}}."""
+        """Return layers counted by type and data type, such as {"SOFTMAX": {"HALF": 7}}."""
         counts = Counter((layer.type, layer.dtype) for layer in self.layers)
         table: dict[str, dict[str, int]] = {}
         for (kind, dtype), count in sorted(counts.items()):
@@ -153,7 +153,7 @@ def _refusal(title: str, path: Path, reasons: list[str], wanted: BuildOptions) -
 
 
 def _first(reasons: Sequence[str]) -> str:
-    """The first few reasons in a line; a long list repeats itself."""
+    """Return the first few reasons in a line; a long list repeats itself."""
     shown = "; ".join(reason.rstrip(". ") for reason in reasons[:MOST_ERRORS])
     return shown + (f"; and {len(reasons) - MOST_ERRORS} more" if len(reasons) > MOST_ERRORS else "") or "no reason"
 
@@ -178,7 +178,7 @@ def _configure(api: Api, builder: EngineBuilder, signature: Signature, wanted: B
 
 
 def _set_flags(api: Api, config: Config, wanted: BuildOptions) -> None:
-    """TF32 is on unless cleared, and would round an fp32 engine's matrix products to 10 bits."""
+    """Set flags, and clear TF32: it is on by default, and would round an fp32 engine's matmuls to 10 bits."""
     flags = api.BuilderFlag
     chosen = (
         (flags.TF32, wanted.tf32),
@@ -235,7 +235,7 @@ def _node(layer: NetworkLayer) -> str:
 
 
 def _tensors(network: Network, signature: Signature) -> Iterator[EngineTensor]:
-    """Sizes and types as TensorRT has them; of dynamic axes it keeps only the inputs' names."""
+    """Yield sizes and types as TensorRT has them; of dynamic axes it keeps only the inputs' names."""
     labels = {spec.name: spec.labels for spec in (*signature.inputs, *signature.outputs)}
     found = [(network.get_input(index), "input") for index in range(network.num_inputs)]
     found += [(network.get_output(index), "output") for index in range(network.num_outputs)]

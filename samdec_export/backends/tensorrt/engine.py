@@ -55,7 +55,7 @@ class EngineBuilt:
     onnx: Path
 
     def to_json(self) -> dict[str, Any]:
-        """The sidecar's content, where the files are, and the size of the plan."""
+        """Return the sidecar's content, where the files are, and the size of the plan."""
         size = self.engine.path.stat().st_size
         return {
             "path": str(self.engine.path),
@@ -124,7 +124,7 @@ def build(typed: Artifact, plan: BuildPlan, out: Path) -> EngineBuilt:
 
 
 def choose_engine(asked: EngineName | None, machine: Machine) -> EngineName:
-    """What was asked for, or what can build here; TensorRT before TensorRT-RTX where both can.
+    """Return what was asked for, or what can build here; TensorRT before TensorRT-RTX where both can.
 
     Raises:
         DependencyError: Neither can, or what was asked for cannot.
@@ -143,7 +143,7 @@ def choose_engine(asked: EngineName | None, machine: Machine) -> EngineName:
 
 
 def check_options(engine: EngineName, wanted: BuildOptions, precision: Precision, machine: Machine) -> None:
-    """Do nothing if the engine has every option that is set.
+    """Raise unless the engine has every option that is set.
 
     Raises:
         UsageError: It has not; better than a flag without effect.
@@ -188,7 +188,7 @@ def _objections(
 
 
 def resolve(wanted: BuildOptions, engine: EngineName, machine: Machine, signature: Signature) -> BuildOptions:
-    """Engine, targets and profiles in full: what was left out has its usual value."""
+    """Return engine, targets and profiles in full: what was left out has its usual value."""
     ranges = {dim.name: dim for dim in signature.dims}
     profiles: tuple[Profile, ...] = tuple(
         tuple(
@@ -202,7 +202,7 @@ def resolve(wanted: BuildOptions, engine: EngineName, machine: Machine, signatur
 
 
 def _targets(wanted: BuildOptions, engine: EngineName, machine: Machine) -> tuple[str, ...]:
-    """What was asked for, or the generation of the GPU here, or the usual ones; none for TensorRT."""
+    """Return what was asked for, or the generation of the GPU here, or the usual ones; none for TensorRT."""
     if engine != "rtx" or wanted.targets:
         return wanted.targets
     gpu = machine.gpu
@@ -213,7 +213,7 @@ def _targets(wanted: BuildOptions, engine: EngineName, machine: Machine) -> tupl
 
 
 def check_precision(built: BuiltEngine, source: Artifact) -> None:
-    """Do nothing if TensorRT's network multiplies matrices in the precision of the file, but for what was kept.
+    """Raise unless TensorRT's network multiplies matrices in the precision of the file, but for what was kept.
 
     Raises:
         EngineError: It does not, or a normalisation is in fp16.

@@ -29,7 +29,7 @@ class EngineEntry:
     obstacle: str
 
     def to_json(self) -> dict[str, Any]:
-        """What the file is, if that is known, and whether it can run."""
+        """Return what the file is, if that is known, and whether it can run."""
         record = self.engine.record if self.engine else None
         return {
             "path": str(self.path),
@@ -81,7 +81,7 @@ def _judged(found: list[EngineEntry], machine: Machine) -> Iterator[EngineEntry]
 
 
 def obstacle(record: EngineRecord, machine: Machine) -> str:
-    """Why an engine cannot run on a machine; empty where it can, as far as its record tells."""
+    """Return why an engine cannot run on a machine; empty where it can, as far as its record tells."""
     version = machine.versions.get(record.engine)
     if machine.gpu is None:
         return "no GPU here"
@@ -106,6 +106,6 @@ def _numbers(version: str) -> tuple[int, ...]:
 
 
 def _fits_gpu(record: EngineRecord, target: str) -> bool:
-    """Its own generation; an engine made with hardware compatibility takes every one from Ampere on."""
+    """Return whether a GPU is of its generation; with hardware compatibility every one from Ampere on fits."""
     generation = int(target.removeprefix("sm"))
     return target in record.targets or bool(record.settings.get("hardware_compat") and generation >= AMPERE)

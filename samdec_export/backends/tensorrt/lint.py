@@ -70,7 +70,7 @@ def lint_for_engine(path: Path, signature: Signature) -> list[str]:
 
 
 def check_profiles(signature: Signature, profiles: Sequence[Profile]) -> None:
-    """Do nothing if every profile keeps to the graph's axes and their ranges.
+    """Raise unless every profile keeps to the graph's axes and their ranges.
 
     TensorRT notices neither a range that the graph was not validated over, nor a minimum of 0.
 
@@ -93,7 +93,7 @@ def check_profiles(signature: Signature, profiles: Sequence[Profile]) -> None:
 
 
 def check_turing(typed: Artifact, targets: Sequence[str]) -> None:
-    """Do nothing unless an engine for sm75 would have to multiply matrices in fp32.
+    """Raise if an engine for sm75 would have to multiply matrices in fp32.
 
     Raises:
         EngineError: It would; the message names the nodes and why they are in fp32.
@@ -166,7 +166,7 @@ def _has_no_fp32_attention(model: onnx.ModelProto, signature: Signature) -> Iter
 
 
 def _has_no_bf16_deconvolution(model: onnx.ModelProto, signature: Signature) -> Iterator[tuple[str, str]]:
-    """TensorRT-RTX 1.7 parses one and then cannot infer its type."""
+    """Yield transposed convolutions in bf16: TensorRT-RTX 1.7 parses one and then cannot infer its type."""
     flow = Dataflow(model)
     for node in flow.nodes.values():
         if node.op_type == "ConvTranspose" and flow.types.get(node.output[0]) == TensorProto.BFLOAT16:
@@ -177,7 +177,7 @@ def _has_no_bf16_deconvolution(model: onnx.ModelProto, signature: Signature) -> 
 
 
 def _computes_in_int64(model: onnx.ModelProto) -> Iterator[tuple[str, str]]:
-    """Arithmetic on int64 that grows with the prompts: twice the memory of int32, and slow on a GPU.
+    """Yield arithmetic on int64 that grows with the prompts: twice the memory of int32, and slow on a GPU.
 
     Comparing an input as it comes, which is what the graphs do with labels, is one pass over a small tensor.
     """
@@ -197,7 +197,7 @@ def _computes_in_int64(model: onnx.ModelProto) -> Iterator[tuple[str, str]]:
 
 
 def _is_an_input(flow: Dataflow, name: str) -> bool:
-    """It is an input of the graph, in this or another shape."""
+    """Return whether it is an input of the graph, in this or another shape."""
     while name in flow.makers and flow.nodes[flow.makers[name]].op_type in VIEWS:
         name = flow.nodes[flow.makers[name]].input[0]
     return name not in flow.makers

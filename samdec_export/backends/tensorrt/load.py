@@ -39,11 +39,11 @@ class LoadedEngine:
 
     @property
     def name(self) -> str:
-        """Such as `TensorRT-RTX 1.7.1`."""
+        """Return a name such as `TensorRT-RTX 1.7.1`."""
         return f"{ENGINES[self.flavour].title} {self.api.__version__}"
 
     def context(self) -> Context:
-        """What runs it. TensorRT-RTX compiles the kernels of a shape before its first run, not beside later ones.
+        """Return what runs it. TensorRT-RTX compiles a shape's kernels before its first run, not beside later ones.
 
         Raises:
             EngineError: There is not enough memory, or TensorRT refuses for another reason.
@@ -61,7 +61,7 @@ class LoadedEngine:
         return context
 
     def refusal(self, what: str, mark: int) -> EngineError:
-        """What TensorRT refuses, with what it said since the journal's record `mark`."""
+        """Return an error of what TensorRT refuses, with what it said since the journal's record `mark`."""
         return EngineError(
             f"{self.name} refuses {what}: {_reasons(journal(self.api), mark)}.",
             "Check the free memory of the GPU; build the engine again with samdec-export trt.",
@@ -116,7 +116,7 @@ def _refit(api: Api, engine: PlanEngine, weights: Path, notes: Journal) -> None:
 
 
 def _check(file: EngineFile, engine: PlanEngine) -> None:
-    """Names, directions and types are those of the sidecar, and no input is a size: those lie on the host.
+    """Raise unless names, directions and types are the sidecar's, and no input is a size: those lie on the host.
 
     Raises:
         EngineError: They are not.

@@ -76,7 +76,7 @@ class BuildOptions:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What a sidecar says of the build, targets and profiles apart."""
+        """Return what a sidecar says of the build, targets and profiles apart."""
         return {
             "strongly_typed": True,
             "tf32": self.tf32,
@@ -91,7 +91,7 @@ class BuildOptions:
 
 
 def profile_for(profiles: Sequence[Profile], sizes: Mapping[str, int]) -> int:
-    """Index of the first profile that holds these sizes; 0 where a graph has no dynamic axis and no profile.
+    """Return the index of the first profile that holds these sizes; 0 where a graph has no dynamic axis and no profile.
 
     Raises:
         EngineError: None does; the message has the ranges.

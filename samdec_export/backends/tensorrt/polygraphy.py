@@ -48,11 +48,11 @@ class PolygraphyRunner:
 
     @property
     def name(self) -> str:
-        """Such as `TensorRT-RTX 1.7.1`."""
+        """Return a name such as `TensorRT-RTX 1.7.1`."""
         return self.loaded.name
 
     def run(self, feeds: Feeds) -> Outputs:
-        """The outputs by name, in the engine's order.
+        """Return the outputs by name, in the engine's order.
 
         Raises:
             EngineError: No profile holds the sizes, or the run fails.
@@ -74,7 +74,7 @@ class PolygraphyRunner:
 
 
 def _polygraphy(flavour: EngineName) -> Any:
-    """The package, for one flavour, silent, and with the CUDA runtime found.
+    """Import the package for one flavour, silent, and with the CUDA runtime found.
 
     Raises:
         DependencyError, EngineError: As the class says.
@@ -108,7 +108,7 @@ def _polygraphy(flavour: EngineName) -> Any:
 
 
 def _cuda_folders() -> list[str]:
-    """Where torch's CUDA packages keep the CUDA runtime; Polygraphy does not know the layout of CUDA 13."""
+    """Return where torch's CUDA packages keep the CUDA runtime; Polygraphy does not know the layout of CUDA 13."""
     roots = [Path(entry) / "nvidia" for entry in sys.path if entry]
     return sorted({str(file.parent) for root in roots for file in root.glob("*/lib/libcudart.so*")})
 

@@ -59,7 +59,7 @@ class DecoderGraph(ExportGraph):
         sparse_prompt_embeddings: Tensor,
         dense_prompt_embeddings: Tensor,
     ) -> tuple[Tensor, Tensor]:
-        """Shapes as in the signature."""
+        """Run the graph; shapes as in the signature."""
         sparse, dense = sparse_prompt_embeddings.unsqueeze(0), dense_prompt_embeddings.unsqueeze(0)  # (1, B, ...)
         masks, iou = self.decode(image_embeddings, image_pe, sparse, dense)
         return masks.squeeze(0), iou.squeeze(0)
@@ -72,7 +72,7 @@ class PromptsGraph(ExportGraph):
     one_mask_embedding = True
 
     def forward(self, image_embeddings: Tensor, point_coords: Tensor, point_labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Shapes as in the signature."""
+        """Run the graph; shapes as in the signature."""
         return self.decode_prompts(image_embeddings, point_coords, point_labels, self.encoder.no_mask().unsqueeze(0))
 
     def decode_prompts(
@@ -97,7 +97,7 @@ class MaskPromptsGraph(PromptsGraph):
         mask_input: Tensor,
         has_mask_input: Tensor,
     ) -> tuple[Tensor, Tensor]:
-        """Shapes as in the signature."""
+        """Run the graph; shapes as in the signature."""
         dense = _embed_mask_input(self.encoder, mask_input.flatten(0, 1), has_mask_input.flatten(0, 1))
         dense = dense.unflatten(0, mask_input.shape[:2])  # (I, P, C, h, w)
         return self.decode_prompts(image_embeddings, point_coords, point_labels, dense)
@@ -119,7 +119,7 @@ class MetaGraph(ExportGraph):
         has_mask_input: Tensor,
         orig_im_size: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Shapes as in the signature."""
+        """Run the graph; shapes as in the signature."""
         height, width = image_embeddings.shape[-2:]
         sparse = self.encoder.embed_points(point_coords, point_labels, height, width).unsqueeze(0)  # (1, B, N, C)
         dense = _embed_mask_input(self.encoder, mask_input, has_mask_input).unsqueeze(0)  # (1, B, C, h, w)
@@ -150,12 +150,12 @@ def build_graph(model: SamDecoder, grid: int, options: GraphOptions) -> ExportGr
 
 
 def _embed_mask_input(encoder: PromptEncoder, mask_input: Tensor, has_mask_input: Tensor) -> Tensor:
-    """Mask logits (B, 1, 4h, 4w), flags (B,) or (1,) -> (B, C, h, w)."""
+    """Embed mask logits (B, 1, 4h, 4w) where flags (B,) or (1,) are set -> (B, C, h, w)."""
     return torch.where(has_mask_input[:, None, None, None] > 0.5, encoder.embed_masks(mask_input), encoder.no_mask())
 
 
 def _to_original_size(masks: Tensor, orig_im_size: Tensor, height: int, width: int) -> Tensor:
-    """Mask logits (B, M, 4h, 4w) -> (B, M, H, W): to the padded image, without its padding, to the original image.
+    """Resize logits (B, M, 4h, 4w) -> (B, M, H, W): to the padded image, without its padding, to the original one.
 
     Source: segment-anything `utils/onnx.py`, `mask_postprocessing`.
     """
@@ -171,7 +171,7 @@ def _to_original_size(masks: Tensor, orig_im_size: Tensor, height: int, width: i
 
 
 def _length(value: Tensor, limit: int) -> int:
-    """A length read from an int64 tensor. `item` without `int` keeps it symbolic for torch.export."""
+    """Read a length from an int64 tensor. `item` without `int` keeps it symbolic for torch.export."""
     length = value.item()
     torch._check(length >= 1)
     torch._check(length <= limit)
