@@ -15,9 +15,10 @@ from torch.nn import functional as F
 
 from samdec_export.core.options import MasksMode
 from samdec_export.models.sam.common import MLP, best_mask
-from samdec_export.models.sam.fused_attention import ImageToToken, SelfAttention, TokenToImage, constant, linear
+from samdec_export.models.sam.fused_attention import ImageToToken, SelfAttention, TokenToImage
 from samdec_export.models.sam.fused_upscaling import Head, Hypernetworks, Upscaling
 from samdec_export.models.sam.mask_decoder import MaskDecoder
+from samdec_export.models.sam.rearranged import constant, linear
 from samdec_export.models.sam.transformer import TwoWayAttentionBlock, TwoWayTransformer
 
 __all__ = ["Form", "Forms", "FusedMaskDecoder", "choose_forms"]

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from samdec_export.models.sam.common import MLP, LayerNorm2d
-from samdec_export.models.sam.fused_attention import constant, linear, split
+from samdec_export.models.sam.rearranged import constant, linear, split
 
 __all__ = ["Head", "Hypernetworks", "Upscaling"]
 
