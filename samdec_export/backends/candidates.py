@@ -70,7 +70,7 @@ class Candidate:
 
     @property
     def on_gpu(self) -> bool:
-        """Tell whether it runs on a GPU."""
+        """Return whether it runs on a GPU."""
         return self.backend.on_gpu
 
     @property

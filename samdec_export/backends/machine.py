@@ -1,4 +1,4 @@
-"""What this machine has for engines: a GPU, told by its driver alone, and the installed TensorRT flavours."""
+"""What this machine has for engines: a GPU, asked of its driver alone, and the installed TensorRT flavours."""
 
 from __future__ import annotations
 

@@ -81,7 +81,7 @@ class OrtRunner:
 
         Raises:
             DependencyError: It took nothing.
-            GraphError: It left an operator that matters to another one, or does not tell.
+            GraphError: It left an operator that matters to another one, or does not say.
         """
         wanted = PROVIDERS[self.provider]
         if self.session.get_providers()[0] != wanted:
@@ -168,7 +168,7 @@ class BoundRunner:
 
 
 def require_provider(provider: Provider) -> None:
-    """Raise unless ONNX Runtime was built with a provider; whether the GPU for it is there, a session tells.
+    """Raise unless ONNX Runtime was built with a provider; whether the GPU for it is there, only a session shows.
 
     Raises:
         DependencyError: It was not, or is not installed.

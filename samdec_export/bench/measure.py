@@ -150,7 +150,7 @@ class _Worker:
             self.process.stdin.write(json.dumps(asdict(workload)) + "\n")
             self.process.stdin.flush()
         except BrokenPipeError:
-            pass  # _read tells why
+            pass  # _read says why
         return self._read()
 
     def _read(self) -> Mapping[str, Any]:

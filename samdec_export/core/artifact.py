@@ -1,6 +1,6 @@
 """A file and its sidecar: what it is, what it was made from and by what.
 
-The same record is written into an ONNX file's `metadata_props`, so a file that lost its sidecar still tells.
+The same record is written into an ONNX file's `metadata_props`, so a file that lost its sidecar still says what it is.
 """
 
 from __future__ import annotations

@@ -39,7 +39,7 @@ LISTED = 12
 class LoadedModel:
     """A decoder with its weights.
 
-    `grid` is the number of image tokens along one side: the checkpoint's own where it tells, else the registry's.
+    `grid` is the number of image tokens along one side: the checkpoint's own where it has one, else the registry's.
     """
 
     spec: ModelSpec
@@ -53,7 +53,7 @@ def load_model(checkpoint: Path | None, name: str | None = None) -> LoadedModel:
 
     Args:
         checkpoint: A file or a Hugging Face folder; None for a model that needs none, by default the embedded one.
-        name: The model's name or alias; beside a checkpoint, for one that does not tell (without its image encoder).
+        name: The model's name or alias; beside a checkpoint, for one that does not say (without its image encoder).
 
     Raises:
         CheckpointError: It cannot be read, is not a known model, or does not hold what the model needs.

@@ -1,4 +1,4 @@
-"""Which files a checkpoint is, told without torch."""
+"""Which files a checkpoint is, found without torch."""
 
 from __future__ import annotations
 

@@ -87,7 +87,7 @@ RELATIVES: Final = (
     (r"^vision_encoder\.", "This looks like the image encoder of a Hugging Face SamModel: the decoder is needed."),
     (r"^image_encoder\.", "This looks like the image encoder of SAM: the decoder is needed too."),
 )
-"""Names that tell a near relative, and what to say about it."""
+"""Names that give a near relative away, and what to say about it."""
 
 
 def find_layout(names: Iterable[str], expected: Set[str]) -> Layout | None:

@@ -32,7 +32,7 @@ class Architecture:
 
 @dataclass(frozen=True, slots=True)
 class Encoder:
-    """What tells an image encoder from others: a tensor's name in a segment-anything file, and its shape."""
+    """What distinguishes an image encoder: a tensor's name in a segment-anything file, and its shape."""
 
     key: str
     shape: tuple[int, ...]

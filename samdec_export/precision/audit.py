@@ -112,7 +112,7 @@ def audit(
         sweep: How wide to go.
 
     Raises:
-        NoRecordError: There are no feeds, and the file does not tell what its inputs mean.
+        NoRecordError: There are no feeds, and the file does not say what its inputs mean.
         GraphError: It cannot be read or run, or is not fp32 any more.
         UsageError: The inputs do not fit, or there is no such case.
         DependencyError: ONNX Runtime is not installed.

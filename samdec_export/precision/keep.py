@@ -23,8 +23,8 @@ CHEAP: Final = "cheap"
 """How the reasons of `keep_cheap` begin."""
 
 CHEAP_SHARE: Final = 0.04
-"""Of the operations of matrix products: what is kept in fp32 because it costs next to nothing. In a decoder these are
-the products of tokens among themselves: a fifth off the pixels that flip, half off the error of predicted IoUs."""
+"""Of the operations of all matmuls: what is kept in fp32 because it costs next to nothing. In a decoder these are the
+token-to-token matmuls: a fifth off the pixels that flip, half off the error of predicted IoUs."""
 
 NORMALISATIONS = frozenset({"LayerNormalization", "InstanceNormalization", "GroupNormalization", "RMSNormalization"})
 SPELLED_OUT = frozenset({"Sub", "Pow", "Mul", "ReduceMean", "ReduceSumSquare", "Add", "Sqrt", "Reciprocal", "Div"})
@@ -54,7 +54,7 @@ def keep_by_rule(path: Path, scores: Sequence[str] = ()) -> dict[str, str]:
     for name in flow.ancestors(whole, stop=MATRIX_PRODUCTS):
         kept.setdefault(name, "coordinates, labels and sizes: whole numbers are decided on them")
     for name in _only_for(flow, scores):
-        kept.setdefault(name, "scores: masks are ranked by them, and they take a few products of a few rows")
+        kept.setdefault(name, "scores: masks are ranked by them, and they take a few matmuls of a few rows")
     for node in flow.nodes.values():
         if node.op_type == "Resize":
             kept.setdefault(node.name, "resizing: weights follow from coordinates")
@@ -79,7 +79,7 @@ def keep_cheap(path: Path, flops: Mapping[str, int]) -> dict[str, str]:
         left -= flops[node]
         if left < 0:
             break
-        cheap[node] = f"{CHEAP}: products of tokens among themselves, which all that follows depends on"
+        cheap[node] = f"{CHEAP}: token-to-token matmuls, which all that follows depends on"
     between = _between(flow, {*kept, *cheap})
     return cheap | dict.fromkeys(sorted(between), f"{CHEAP}: between nodes in fp32, where a cast would cost more")
 

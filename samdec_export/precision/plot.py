@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["plot_ranges"]
 
 FAR_LIMIT = 1e8
-"""A limit this many times above everything is told in the legend alone: drawn, it would leave no room for the rest."""
+"""A limit this many times above everything stands in the legend alone: drawn, it would leave no room for the rest."""
 
 OFFSETS = [(side * dx, dy) for dy in (16, 32, 48, 64, 80, 96, 112) for dx in (8, 30, 60) for side in (1, -1)]
 """Where a name may stand beside its point, in points of 1/72 inch, the nearest first."""

@@ -21,7 +21,7 @@ NODES_PER_RUN = 8
 """Nodes whose outputs are in memory together, beside the values that later nodes wait for."""
 
 FATAL_ONLY = 4
-"""Errors are raised as well: in the log they would be told twice."""
+"""Errors are raised as well: in the log they would stand twice."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,7 +75,7 @@ class StepwiseGraph:
         """Raise unless `feeds` are the graph's inputs.
 
         Raises:
-            UsageError: They are not; the message tells each difference.
+            UsageError: They are not; the message lists each difference.
         """
         declared = {value.name: (dtype_name(self.types[value.name]), _axes(value)) for value in self._inputs}
         problems = undeclared(declared, feeds)
@@ -148,7 +148,7 @@ class StepwiseGraph:
 
 
 def _with_every_output(model: onnx.ModelProto) -> bytes:
-    """Return the model with every node's outputs as its outputs, so that ONNX Runtime tells their types."""
+    """Return the model with every node's outputs as its outputs, so that ONNX Runtime gives their types."""
     probe = onnx.ModelProto()
     probe.CopyFrom(model)
     del probe.graph.output[:]

@@ -209,7 +209,7 @@ def test_the_gpu_is_the_one_that_torch_sees() -> None:
     assert (gpu.name, gpu.target) == (torch.cuda.get_device_name(), f"sm{major}{minor}")
 
 
-def test_an_engine_of_here_opens_as_a_subject(typed: Typed, tmp_path: Path, flavour: EngineName) -> None:
+def test_an_engine_of_here_opens_as_a_candidate(typed: Typed, tmp_path: Path, flavour: EngineName) -> None:
     engine = build(typed(), tmp_path, flavour)
     candidate = open_candidate(engine.path)
     assert candidate.onnx == tmp_path / typed().name

@@ -303,7 +303,7 @@ def load(engine: EngineName) -> Api:
 def declared_version(engine: EngineName) -> str:
     """Return the version that an installed engine's package declares, without importing it; empty where there is none.
 
-    A copy that no package declares is imported to tell.
+    A copy that no package declares is imported to find out.
     """
     declared = tool_versions(*ENGINES[engine].packages)
     if declared:
