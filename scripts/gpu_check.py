@@ -17,7 +17,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from samdec_export.backends.machine import Machine, look
-from samdec_export.backends.tensorrt.options import RTX_TARGETS, EngineName
+from samdec_export.backends.tensorrt.options import RTX_TARGETS
+from samdec_export.core.packages import EngineName
 
 GRAPHS = ("decoder", "prompts")
 PRECISIONS = ("fp32", "fp16", "bf16")

@@ -19,8 +19,8 @@ from shared import made_once
 from torch import nn
 
 from samdec_export import api
-from samdec_export.core.artifact import tool_versions
 from samdec_export.core.options import Conversion, GraphOptions
+from samdec_export.core.packages import tool_versions
 from samdec_export.core.signature import Signature
 from samdec_export.export import trace
 from samdec_export.models.checkpoint import LoadedModel, load_model

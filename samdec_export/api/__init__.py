@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from samdec_export.backends.doctor import Diagnosis
     from samdec_export.backends.doctor import diagnose as doctor
     from samdec_export.backends.tensorrt.engine import EngineBuilt
-    from samdec_export.backends.tensorrt.index import Listed
+    from samdec_export.backends.tensorrt.index import EngineEntry
     from samdec_export.backends.tensorrt.index import list_engines as engines
     from samdec_export.bench.side_by_side import Benchmarked
     from samdec_export.export.inspection import Inspected, inspect
@@ -54,10 +54,10 @@ __all__ = [
     "Converted",
     "Diagnosis",
     "EngineBuilt",
+    "EngineEntry",
     "Exported",
     "GraphOptions",
     "Inspected",
-    "Listed",
     "ModelSpec",
     "Ran",
     "Recorded",
@@ -92,9 +92,9 @@ WHERE = {
     "Converted": "api._convert",
     "Diagnosis": "backends.doctor",
     "EngineBuilt": "backends.tensorrt.engine",
+    "EngineEntry": "backends.tensorrt.index",
     "Exported": "api._export",
     "Inspected": "export.inspection",
-    "Listed": "backends.tensorrt.index",
     "ModelSpec": "models.registry",
     "Ran": "run.flow",
     "Recorded": "parity.record",

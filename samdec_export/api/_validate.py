@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from samdec_export.backends.candidates import Subject, open_subject
+from samdec_export.backends.candidates import Candidate, open_candidate
 from samdec_export.core import interrupts
 from samdec_export.core.artifact import Artifact
 from samdec_export.core.errors import UsageError
@@ -56,28 +56,28 @@ def validate(
     answers, elsewhere = optional_path(golden), optional_path(outputs)
     if answers is not None:
         _refuse_beside_golden({"--ckpt": weights, "--feeds": recorded, "--seed": seed, "--sweep": sweep})
-    subject = open_subject(path, provider)
-    artifact = subject.artifact
+    candidate = open_candidate(path, provider)
+    artifact = candidate.artifact
     kept = open_golden(answers) if answers else None
     seed, width = seed or 0, sweep or "full"
     cases = (
         kept.cases()
         if kept
-        else select_cases(artifact.record, feeds=recorded, seed=seed, sweep=width, within=subject.signatures)
+        else select_cases(artifact.record, feeds=recorded, seed=seed, sweep=width, within=candidate.signatures)
     )
     chosen = cases if case is None else only_case(cases, case)
-    chosen, left_out = _within_profiles(subject, chosen)
+    chosen, left_out = _within_profiles(candidate, chosen)
     if kept:
         references: tuple[Reference, ...] = (golden_reference(artifact, kept),)
     else:
         with interrupts.deferred():
             from samdec_export.models.checkpoint import load_for
 
-        references = eager_references(artifact, load_for(artifact, weights), on_gpu=subject.on_gpu)
+        references = eager_references(artifact, load_for(artifact, weights), on_gpu=candidate.on_gpu)
     if elsewhere is not None:
         comparisons, notes = _recorded_elsewhere(artifact, references[-1], elsewhere, cases)
     else:
-        comparisons, notes = comparisons_of(subject, references)
+        comparisons, notes = comparisons_of(candidate, references)
     notes += left_out + (range_notes(artifact.record, chosen) if answers or recorded else ())
     words = replay_words(path, weights, seed, recorded, width, answers, elsewhere)
     words += ["--provider", provider] if provider else []
@@ -104,11 +104,11 @@ def _recorded_elsewhere(
     return [reference.against(engine, artifact.record.precision) for engine in engines], (note,)
 
 
-def _within_profiles(subject: Subject, cases: list[NamedFeeds]) -> tuple[list[NamedFeeds], tuple[str, ...]]:
+def _within_profiles(candidate: Candidate, cases: list[NamedFeeds]) -> tuple[list[NamedFeeds], tuple[str, ...]]:
     """The cases that an engine takes, and a note on the others; ONNX Runtime takes every size."""
-    if subject.engine is None:
+    if candidate.engine is None:
         return cases, ()
-    inside = [case for case in cases if any(not outside_ranges(ranges, [case]) for ranges in subject.signatures)]
+    inside = [case for case in cases if any(not outside_ranges(ranges, [case]) for ranges in candidate.signatures)]
     left_out = len(cases) - len(inside)
     note = f"{left_out} of {len(cases)} cases are outside the engine's profiles and were not run."
     return inside, (note,) if left_out else ()

@@ -3,29 +3,14 @@
 from __future__ import annotations
 
 import platform
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, TypeAlias
 
-from samdec_export.core.artifact import tool_versions
 from samdec_export.core.errors import DependencyError
+from samdec_export.core.packages import ENGINES, SHOWN, tool_versions
 
 __all__ = ["Diagnosis", "Finding", "diagnose", "diagnosis"]
-
-PACKAGES = (
-    "samdec-export",
-    "torch",
-    "onnx",
-    "onnxscript",
-    "onnxslim",
-    "onnxruntime",
-    "onnxruntime-gpu",
-    "tensorrt",
-    "tensorrt-rtx-cu13",
-    "polygraphy",
-    "numpy",
-    "safetensors",
-)
-"""In the order shown."""
 
 Level: TypeAlias = Literal["error", "warning", "note"]
 
@@ -55,11 +40,11 @@ class Diagnosis:
 
     @property
     def healthy(self) -> bool:
-        """No finding is an error."""
+        """Return whether no finding is an error."""
         return all(finding.level != "error" for finding in self.findings)
 
     def require(self) -> None:
-        """Do nothing if healthy.
+        """Raise unless healthy.
 
         Raises:
             DependencyError: A finding is an error.
@@ -69,7 +54,7 @@ class Diagnosis:
             raise DependencyError(errors[0].message, errors[0].advice)
 
     def to_json(self) -> dict[str, Any]:
-        """Every field as JSON."""
+        """Return every field as JSON."""
         return {**asdict(self), "healthy": self.healthy}
 
 
@@ -92,11 +77,12 @@ def diagnosis(cuda_device: str | None, ort_providers: list[str], builders: dict[
         ort_providers: ONNX Runtime's execution providers.
         builders: Why each TensorRT cannot build here; empty where it can.
     """
-    installed = tool_versions(*PACKAGES)
+    packages = [*_shown()]
+    installed = tool_versions(*packages)
     return Diagnosis(
         python=platform.python_version(),
         platform=f"{platform.system()} {platform.machine()}",
-        packages={package: installed.get(package) for package in PACKAGES},
+        packages={package: installed.get(package) for package in packages},
         engines={
             "torch eager cpu": "torch" in installed,
             "torch eager cuda": cuda_device is not None,
@@ -106,6 +92,14 @@ def diagnosis(cuda_device: str | None, ort_providers: list[str], builders: dict[
         builders=builders,
         findings=tuple(_findings(installed, cuda_device, ort_providers)),
     )
+
+
+def _shown() -> Iterator[str]:
+    """Yield the packages to show; of an engine the one that is installed, or else what its extra installs."""
+    brought: dict[str, tuple[str, ...]] = {name: engine.packages for name, engine in ENGINES.items()}
+    for name in SHOWN:
+        known = brought.get(name, (name,))
+        yield next(iter(tool_versions(*known)), known[0])
 
 
 def _findings(installed: dict[str, str], cuda_device: str | None, ort_providers: list[str]) -> list[Finding]:

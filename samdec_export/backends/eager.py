@@ -59,17 +59,17 @@ class EagerRunner:
 
     @classmethod
     def compiled(cls, graph: nn.Module, signature: Signature) -> EagerRunner:
-        """The same through torch.compile, each shape compiled for itself: for benchmarks."""
+        """Return a runner of the same through torch.compile, each shape compiled for itself: for benchmarks."""
         return cls(torch.compile(graph, dynamic=False), signature, whole=True)  # type: ignore[arg-type]  # a Module
 
     @property
     def name(self) -> str:
-        """Such as `torch 2.13.0 eager float32`, with the device where it is not the CPU."""
+        """Return a name such as `torch 2.13.0 eager float32`, with the device where it is not the CPU."""
         where = "" if self.device == "cpu" else f" {self.device}"
         return f"torch {torch.__version__} eager {str(self.dtype).removeprefix('torch.')}{where}"
 
     def run(self, feeds: Feeds) -> Outputs:
-        """The outputs by name; independent axes are run in parts, which changes no result's meaning."""
+        """Return the outputs by name; independent axes are run in parts, which changes no result's meaning."""
         independent = [] if self.whole else [dim for dim in self.signature.dims if dim.independent]
         return self._run_parts(feeds, independent)
 
@@ -99,7 +99,7 @@ class EagerRunner:
 
 
 def cuda_device() -> str | None:
-    """The name of torch's CUDA device, or None."""
+    """Return the name of torch's CUDA device, or None."""
     return torch.cuda.get_device_name() if torch.cuda.is_available() else None
 
 

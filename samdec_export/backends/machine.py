@@ -1,4 +1,4 @@
-"""What this machine has for engines: a GPU, told by its driver alone, and the installed TensorRT flavours."""
+"""What this machine has for engines: a GPU, asked of its driver alone, and the installed TensorRT flavours."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from samdec_export.backends.tensorrt.api import declared_version, installed_version
-from samdec_export.backends.tensorrt.options import ENGINES, EXTRAS, TITLES, EngineName
+from samdec_export.core.packages import ENGINES, EngineName
 
 __all__ = ["Gpu", "Machine", "first_gpu", "glance", "look"]
 
@@ -33,9 +33,9 @@ class Machine:
     versions: Mapping[EngineName, str]
 
     def obstacle(self, engine: EngineName) -> str:
-        """Why `engine` cannot build here; empty where it can."""
+        """Return why `engine` cannot build here; empty where it can."""
         if engine not in self.versions:
-            return f"{TITLES[engine]} is not installed (pip install 'samdec-export[{EXTRAS[engine]}]')"
+            return f"{ENGINES[engine].title} is not installed (pip install 'samdec-export[{ENGINES[engine].extra}]')"
         if engine == "tensorrt" and self.gpu is None:
             return "TensorRT builds on a GPU, and there is none here"
         return ""
@@ -47,7 +47,7 @@ def look() -> Machine:
 
 
 def glance() -> Machine:
-    """The same without importing the engines: their versions are what their packages declare."""
+    """Return the same without importing the engines: their versions are what their packages declare."""
     return _machine(declared_version)
 
 
@@ -57,7 +57,7 @@ def _machine(version_of: Callable[[EngineName], str]) -> Machine:
 
 
 def first_gpu() -> Gpu | None:
-    """The first CUDA device, or None.
+    """Return the first CUDA device, or None.
 
     Asked of the driver: torch and TensorRT may each be built without CUDA, or be missing.
     """

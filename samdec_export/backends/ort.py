@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import re
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ from samdec_export.core.errors import DependencyError, GraphError
 from samdec_export.core.options import Provider
 from samdec_export.core.runner import Feeds, Outputs
 
-__all__ = ["OrtRunner", "installed_providers", "require_provider"]
+__all__ = ["BURST", "BoundRunner", "OrtRunner", "installed_providers", "require_provider"]
 
 PROVIDERS: dict[Provider, str] = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 ERRORS_ONLY = 3
@@ -22,6 +24,11 @@ OPTIONS: dict[Provider, dict[str, str]] = {"cpu": {}, "cuda": {"use_tf32": "0"}}
 
 HEAVY = re.compile("MatMul|Gemm|Conv|Softmax|Normalization|Attention|Gelu|Resize")
 """Operators that may not fall back to the CPU; ONNX Runtime computes sizes there on purpose."""
+
+BURST = 20
+"""Runs that a timer times at once: a GPU that waits between runs lowers its clock."""
+
+WARMUPS = 3
 
 
 class OrtRunner:
@@ -60,7 +67,7 @@ class OrtRunner:
         self._require_no_fallback(path)
 
     def _open(self, ort: Any, path: Path, options: Any) -> Any:
-        """A session that raises where ONNX Runtime would go on with another provider."""
+        """Open a session that raises where ONNX Runtime would go on with another provider."""
         providers = [(PROVIDERS[self.provider], OPTIONS[self.provider])]
         try:
             return ort.InferenceSession(str(path), options, providers=providers, enable_fallback=0)
@@ -70,11 +77,11 @@ class OrtRunner:
             raise GraphError(f"ONNX Runtime refuses {path}: {_reason(error)}", "Export it again.") from error
 
     def _require_no_fallback(self, path: Path) -> None:
-        """Do nothing if the provider that was asked for took the graph, but for sizes.
+        """Raise unless the provider that was asked for took the graph, but for sizes.
 
         Raises:
             DependencyError: It took nothing.
-            GraphError: It left an operator that matters to another one, or does not tell.
+            GraphError: It left an operator that matters to another one, or does not say.
         """
         wanted = PROVIDERS[self.provider]
         if self.session.get_providers()[0] != wanted:
@@ -92,16 +99,16 @@ class OrtRunner:
 
     @property
     def name(self) -> str:
-        """Such as `onnxruntime 1.32.0 cpu`."""
+        """Return a name such as `onnxruntime 1.32.0 cpu`."""
         return f"onnxruntime {_import().__version__} {self.provider}"
 
     @property
     def metadata(self) -> dict[str, str]:
-        """The file's `metadata_props`."""
+        """Return the file's `metadata_props`."""
         return dict(self.session.get_modelmeta().custom_metadata_map)
 
     def run(self, feeds: Feeds) -> Outputs:
-        """The outputs by name.
+        """Return the outputs by name.
 
         Raises:
             GraphError: The run failed; the message is ONNX Runtime's.
@@ -116,7 +123,7 @@ class OrtRunner:
         return dict(zip(names, results, strict=True))
 
     def bind(self, feeds: Feeds) -> Any:
-        """An IOBinding with the inputs copied to the device, and outputs that are left on it."""
+        """Return an IOBinding with the inputs copied to the device, and outputs that are left on it."""
         binding = self.session.io_binding()
         for name, array in feeds.items():
             binding.bind_ortvalue_input(name, _import().OrtValue.ortvalue_from_numpy(array, self.provider, 0))
@@ -126,8 +133,42 @@ class OrtRunner:
         return binding
 
 
+class BoundRunner:
+    """An `OrtRunner` whose timer copies nothing: inputs lie on the device, outputs are left there.
+
+    Args:
+        runner: What runs.
+    """
+
+    def __init__(self, runner: OrtRunner) -> None:
+        self.runner = runner
+
+    @property
+    def name(self) -> str:
+        """Return the name of the runner."""
+        return self.runner.name
+
+    def run(self, feeds: Feeds) -> Outputs:
+        """Return the outputs by name, copied."""
+        return self.runner.run(feeds)
+
+    def timer(self, feeds: Feeds) -> Callable[[], list[float]]:
+        """Return what takes the seconds of a few runs by the host's clock, each until the device is done."""
+        binding = self.runner.bind(feeds)
+
+        def once() -> float:
+            started = time.perf_counter()
+            self.runner.session.run_with_iobinding(binding)
+            binding.synchronize_outputs()
+            return time.perf_counter() - started
+
+        for _ in range(WARMUPS):
+            once()
+        return lambda: [once() for _ in range(BURST)]
+
+
 def require_provider(provider: Provider) -> None:
-    """Do nothing if ONNX Runtime was built with a provider; whether the GPU for it is there, a session tells.
+    """Raise unless ONNX Runtime was built with a provider; whether the GPU for it is there, only a session shows.
 
     Raises:
         DependencyError: It was not, or is not installed.
@@ -137,7 +178,7 @@ def require_provider(provider: Provider) -> None:
 
 
 def installed_providers() -> list[str]:
-    """ONNX Runtime's execution providers on this machine, best first; none if it is not installed."""
+    """Return ONNX Runtime's execution providers on this machine, best first; none if it is not installed."""
     try:
         return list(_import().get_available_providers())
     except DependencyError:

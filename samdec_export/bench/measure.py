@@ -1,6 +1,6 @@
-"""Time candidates side by side: one process each, fixed threads, interleaved repeats.
+"""Time programs side by side: one process each, fixed threads, interleaved repeats.
 
-A candidate is any program that speaks the worker protocol: it prints a line `{"ready": true}`, then answers each line
+Any program can be timed that speaks the worker protocol: it prints a line `{"ready": true}`, then answers each line
 of JSON on its standard input, `{"images": 1, "prompts": 8, "points": 2}`, by running once and printing
 `{"seconds": 0.12, "peak_bytes": 123456}`, or `{"unsupported": "why"}`. One that runs several times for a request, as a
 GPU should that is not to fall asleep between, gives a list of seconds.
@@ -25,7 +25,7 @@ import numpy as np
 from samdec_export.core.errors import DependencyError, EngineError, GraphError
 from samdec_export.core.log import log, track
 
-__all__ = ["Candidate", "Measurement", "Workload", "measure"]
+__all__ = ["Measurement", "Program", "Workload", "measure"]
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 LINES_KEPT = 3
@@ -35,7 +35,7 @@ FAILURES: Final = {kind.exit_code: kind for kind in (EngineError, DependencyErro
 """What a worker of this project means by its exit code; of every other program that says nothing."""
 
 SETTLE = 0.2
-"""Seconds between runs: an engine's idle threads spin for a while, and would slow the next candidate."""
+"""Seconds between runs: an engine's idle threads spin for a while, and would slow the next program."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,13 +48,13 @@ class Workload:
 
     @staticmethod
     def grid(images: Iterable[int], prompts: Iterable[int], points: Iterable[int]) -> list[Workload]:
-        """Every combination, smallest first, so that a process's peak memory is that of its latest workload."""
+        """Return every combination, smallest first, so that a process's peak memory is that of its latest workload."""
         every = [Workload(images=i, prompts=p, points=n) for i, p, n in product(images, prompts, points)]
         return sorted(every, key=lambda load: (load.images * load.prompts, load.points))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Candidate:
+class Program:
     """A program to time: what reports call it, and its command line."""
 
     name: str
@@ -63,7 +63,10 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measurement:
-    """One candidate on one workload. `seconds` holds every repeat; it is empty where `unsupported` says why."""
+    """The program `candidate` on one workload.
+
+    `seconds` holds every repeat; it is empty where `unsupported` says why.
+    """
 
     candidate: str
     workload: Workload
@@ -73,47 +76,47 @@ class Measurement:
 
     @property
     def median(self) -> float:
-        """Seconds of a run."""
+        """Return the seconds of a run."""
         return float(np.median(self.seconds))
 
     @property
     def spread(self) -> tuple[float, float]:
-        """The quartiles, in seconds."""
+        """Return the quartiles, in seconds."""
         low, high = np.percentile(self.seconds, (25, 75))
         return float(low), float(high)
 
     @property
     def percentiles(self) -> dict[str, float]:
-        """Seconds that half, nine in ten, and ninety-nine in a hundred runs take at most."""
+        """Return the seconds that half, nine in ten, and ninety-nine in a hundred runs take at most."""
         ranks = np.percentile(self.seconds, PERCENTILES)
         return {f"p{rank}": float(value) for rank, value in zip(PERCENTILES, ranks, strict=True)}
 
     @property
     def prompts_per_second(self) -> float:
-        """Prompts of a run by its median seconds."""
+        """Return the prompts of a run by its median seconds."""
         return 1 / self.per_prompt
 
     @property
     def per_prompt(self) -> float:
-        """Median seconds for each prompt of each image."""
+        """Return the median seconds for each prompt of each image."""
         return self.median / (self.workload.images * self.workload.prompts)
 
     @property
     def per_image(self) -> float:
-        """Median seconds for each image."""
+        """Return the median seconds for each image."""
         return self.median / self.workload.images
 
     def to_json(self) -> dict[str, Any]:
-        """Raw repeats and what follows from them."""
+        """Return the raw repeats and what follows from them."""
         names = ("median", "spread", "per_prompt", "per_image", "percentiles", "prompts_per_second")
         return {**asdict(self), **({name: getattr(self, name) for name in names} if self.seconds else {})}
 
 
 @dataclass(slots=True)
 class _Worker:
-    """A candidate's process."""
+    """A program's process."""
 
-    candidate: Candidate
+    program: Program
     threads: int
     process: subprocess.Popen[str] = field(init=False)
     errors: IO[str] = field(init=False)
@@ -122,7 +125,7 @@ class _Worker:
         environment = {**os.environ, **dict.fromkeys(THREAD_VARIABLES, str(self.threads))}
         self.errors = tempfile.TemporaryFile("w+")  # closed in __exit__
         self.process = subprocess.Popen(
-            self.candidate.command,
+            self.program.command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self.errors,
@@ -137,17 +140,17 @@ class _Worker:
         self.errors.close()
 
     def wait_until_ready(self) -> None:
-        """Return when the candidate is loaded."""
+        """Return when the program is loaded."""
         self._read()
 
     def run(self, workload: Workload) -> Mapping[str, Any]:
-        """One run."""
+        """Run once, and return the answer."""
         assert self.process.stdin is not None
         try:
             self.process.stdin.write(json.dumps(asdict(workload)) + "\n")
             self.process.stdin.flush()
         except BrokenPipeError:
-            pass  # _read tells why
+            pass  # _read says why
         return self._read()
 
     def _read(self) -> Mapping[str, Any]:
@@ -160,31 +163,31 @@ class _Worker:
             self.errors.seek(0)
             reason = " / ".join(self.errors.read().strip().splitlines()[-LINES_KEPT:])
             raise FAILURES.get(self.process.returncode, GraphError)(
-                f"The benchmark's candidate {self.candidate.name} stopped: {reason or 'no message'}",
-                "Run it alone: " + " ".join(self.candidate.command),
+                f"The benchmark's candidate {self.program.name} stopped: {reason or 'no message'}",
+                "Run it alone: " + " ".join(self.program.command),
             ) from error
         return answer
 
 
 def measure(
-    candidates: Sequence[Candidate], workloads: Sequence[Workload], *, threads: int, warmups: int, repeats: int
+    programs: Sequence[Program], workloads: Sequence[Workload], *, threads: int, warmups: int, repeats: int
 ) -> list[Measurement]:
-    """Time every candidate on every workload.
+    """Time every program on every workload.
 
-    Repeats are interleaved: each round runs every candidate once, so that what else the machine does falls on all.
+    Repeats are interleaved: each round runs every program once, so that what else the machine does falls on all.
 
     Args:
-        candidates: What to time.
+        programs: What to time.
         workloads: What to run.
-        threads: Threads that each candidate may use.
+        threads: Threads that each may use.
         warmups: Rounds that are not counted.
         repeats: Rounds that are.
 
     Raises:
-        GraphError, EngineError, DependencyError: A candidate's process stopped.
+        GraphError, EngineError, DependencyError: A program's process stopped.
     """
     with ExitStack() as stack:
-        workers = [stack.enter_context(_Worker(candidate, threads)) for candidate in candidates]
+        workers = [stack.enter_context(_Worker(program, threads)) for program in programs]
         for worker in track(workers, "Loading"):
             worker.wait_until_ready()
         rounds = [(load, number) for load in workloads for number in range(-warmups, repeats)]
@@ -194,7 +197,7 @@ def measure(
                 answer = worker.run(load)
                 time.sleep(SETTLE)
                 if number >= 0:
-                    answers.setdefault((worker.candidate.name, load), []).append(answer)
+                    answers.setdefault((worker.program.name, load), []).append(answer)
     measurements = [_measurement(name, load, found) for (name, load), found in answers.items()]
     for item in measurements:
         if item.unsupported:

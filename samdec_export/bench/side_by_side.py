@@ -5,14 +5,15 @@ from __future__ import annotations
 import os
 import statistics
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
-from samdec_export.backends.candidates import Subject, is_engine, open_subject
+from samdec_export.backends.candidates import BACKENDS, Candidate, FileKind, Timed, file_kind, open_candidate
 from samdec_export.backends.tensorrt.options import profile_for
-from samdec_export.bench.measure import Candidate, Measurement, Workload, measure
+from samdec_export.bench.measure import Measurement, Program, Workload, measure
+from samdec_export.core.dtypes import Precision
 from samdec_export.core.errors import EngineError, UsageError
 from samdec_export.core.feeds import Case
 from samdec_export.core.files import staging
@@ -36,7 +37,6 @@ __all__ = [
 
 WORKER = (sys.executable, "-m", "samdec_export.bench.worker")
 PEAK = "matmul"
-GPU_RUNNERS: Final = frozenset[BenchRunner]({"ort-cuda", "trt"})
 PEAK_SIDE = 1536
 """Side of the matrices whose product is the yardstick of speed: 7.2 Gflop, well above any cache."""
 
@@ -51,10 +51,10 @@ class BenchEntry:
     name: str
 
     @property
-    def candidate(self) -> Candidate:
-        """The program that runs it."""
+    def program(self) -> Program:
+        """Return the program that runs it."""
         checkpoint = [str(self.checkpoint)] if self.checkpoint else []
-        return Candidate(name=self.name, command=(*WORKER, self.runner, str(self.path), *checkpoint))
+        return Program(name=self.name, command=(*WORKER, self.runner, str(self.path), *checkpoint))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,7 +71,7 @@ class Benchmarked:
     on_gpu: frozenset[str]
 
     def to_json(self) -> dict[str, Any]:
-        """Every repeat, with flops, bytes and speeds where they were counted."""
+        """Return every repeat, with flops, bytes and speeds where they were counted."""
         rows = []
         for item in self.measurements:
             cost = self.costs.get((item.candidate, item.workload))
@@ -85,18 +85,16 @@ class Benchmarked:
 
 
 def parse_entry(text: str, checkpoint: Path | None) -> BenchEntry:
-    """Read `FILE` or `FILE@RUNNER`; an engine is its own runner.
+    """Read `FILE` or `FILE@RUNNER`; the first runner that takes such a file is the usual one.
 
     Raises:
         UsageError: There is no such runner, or it does not run such a file.
     """
     path, _, kind = text.rpartition("@") if "@" in text else (text, "", "")
-    own: BenchRunner = "trt" if is_engine(Path(path)) else "ort"
-    known: tuple[BenchRunner, ...] = (
-        ("trt",) if own == "trt" else tuple(runner for runner in BENCH_RUNNERS if runner != "trt")
-    )
+    files = file_kind(Path(path))
+    known = [runner for runner in BENCH_RUNNERS if BACKENDS[runner].files == files]
     for runner in known:
-        if runner == (kind or own):
+        if runner == (kind or known[0]):
             return BenchEntry(path=Path(path), runner=runner, checkpoint=checkpoint if kind else None, name=text)
     raise UsageError(f"There is no runner {kind!r} for {path}.", f"Known: {', '.join(known)}.")
 
@@ -118,7 +116,7 @@ def bench_entries(
     entries: Sequence[BenchEntry],
     workloads: Sequence[Workload],
     *,
-    extra: Sequence[Candidate] = (),
+    extra: Sequence[Program] = (),
     threads: int = 2,
     warmups: int = 2,
     repeats: int = 7,
@@ -138,119 +136,93 @@ def bench_entries(
     """
     costs: dict[tuple[str, Workload], Cost] = {}
     for entry in entries:
-        subject = _open(entry)
-        if subject.onnx is None:
+        candidate = _open(entry)
+        if candidate.onnx is None:
             log.info("%s is not counted: the ONNX file it was built from does not lie beside it.", entry.name)
             continue
         with step(f"Counting {entry.name}"):
             for load in workloads:
                 try:
-                    sizes = case_for(subject, asdict(load)).sizes
+                    sizes = case_for(candidate, asdict(load)).sizes
                 except ValueError:
                     continue
-                shapes = {spec.name: spec.concrete(sizes) for spec in subject.artifact.record.signature.inputs}
-                costs[entry.name, load] = count_cost(subject.onnx, shapes)
-    peak = Candidate(name=PEAK, command=(*WORKER, "peak", str(PEAK_SIDE)))
-    candidates = [*(entry.candidate for entry in entries), *extra, peak]
-    found = measure(candidates, workloads, threads=threads, warmups=warmups, repeats=repeats)
+                shapes = {spec.name: spec.concrete(sizes) for spec in candidate.artifact.record.signature.inputs}
+                costs[entry.name, load] = count_cost(candidate.onnx, shapes)
+    peak = Program(name=PEAK, command=(*WORKER, "peak", str(PEAK_SIDE)))
+    programs = [*(entry.program for entry in entries), *extra, peak]
+    found = measure(programs, workloads, threads=threads, warmups=warmups, repeats=repeats)
     matmul = [seconds for item in found if item.candidate == PEAK for seconds in item.seconds]
     return Benchmarked(
         measurements=tuple(item for item in found if item.candidate != PEAK),
         costs=costs,
         peak_flops=2 * PEAK_SIDE**3 / statistics.median(matmul),
         threads=threads,
-        on_gpu=frozenset(entry.name for entry in entries if entry.runner in GPU_RUNNERS),
+        on_gpu=frozenset(entry.name for entry in entries if BACKENDS[entry.runner].on_gpu),
     )
 
 
-def _open(entry: BenchEntry) -> Subject:
-    """The file of an entry, which is known to run here as far as can be told without running it."""
-    return open_subject(entry.path, "cuda" if entry.runner == "ort-cuda" else None)
+def _open(entry: BenchEntry) -> Candidate:
+    """Open the file of an entry, which is known to run here as far as can be told without running it.
+
+    Raises:
+        UsageError: The runner cannot run its precision.
+        SamdecError: As `open_candidate` says.
+    """
+    backend = BACKENDS[entry.runner]
+    candidate = open_candidate(entry.path, "cuda" if backend.provider == "cuda" else None)
+    precision = candidate.artifact.record.precision
+    if precision not in backend.precisions:
+        able = [f"@{name}" for name in BENCH_RUNNERS if _takes(name, backend.files, precision)]
+        raise UsageError(f"{entry.path} is {precision}: {backend.refusal}.", f"Time it with {' or '.join(able)}.")
+    return candidate
 
 
-def open_runner(path: Path, kind: BenchRunner, checkpoint: Path | None, threads: int) -> tuple[Runner, Subject]:
-    """A file on one engine, as a benchmark runs it.
+def _takes(runner: BenchRunner, files: FileKind, precision: Precision) -> bool:
+    return BACKENDS[runner].files == files and precision in BACKENDS[runner].precisions
+
+
+def open_runner(path: Path, kind: BenchRunner, checkpoint: Path | None, threads: int) -> tuple[Runner, Candidate]:
+    """Open a file as a benchmark runs it.
 
     Args:
         path: The ONNX file, or the engine.
-        kind: `ort` and `ort-cuda` run the file; `trt` runs an engine; `eager` and `compile` run the module that it was
-            exported from.
-        checkpoint: The weights, for those two; None where they are embedded.
+        kind: A row of BACKENDS.
+        checkpoint: The weights, for the module that the file was exported from; None where they are embedded.
         threads: Threads within an operator; torch takes its own from the environment.
 
     Raises:
         SamdecError: As the stages say.
     """
-    subject = _open(BenchEntry(path=path, runner=kind, name=path.name))
-    return OPENERS[kind](subject, checkpoint, threads), subject
+    candidate, backend = _open(BenchEntry(path=path, runner=kind, name=path.name)), BACKENDS[kind]
+    assert backend.time is not None, "BenchRunner names rows that take times"
+    timed = Timed(candidate=candidate, threads=threads, module=lambda: _module(candidate, checkpoint))
+    return backend.time(timed), candidate
 
 
-def _open_ort(subject: Subject, checkpoint: Path | None, threads: int) -> Runner:
-    from samdec_export.backends.ort import OrtRunner
-
-    return OrtRunner(subject.artifact.path, threads=threads, arena=True)
-
-
-def _open_ort_cuda(subject: Subject, checkpoint: Path | None, threads: int) -> Runner:
-    from samdec_export.backends.ort import OrtRunner
-    from samdec_export.backends.ort_bound import BoundRunner
-
-    return BoundRunner(OrtRunner(subject.artifact.path, "cuda", threads=threads, arena=True))
-
-
-def _open_trt(subject: Subject, checkpoint: Path | None, threads: int) -> Runner:
-    from samdec_export.backends.tensorrt.load import load_engine
-    from samdec_export.backends.tensorrt.zero_copy import ZeroCopyRunner
-
-    assert subject.engine is not None
-    return ZeroCopyRunner(load_engine(subject.engine))
-
-
-def _open_eager(subject: Subject, checkpoint: Path | None, threads: int) -> Runner:
-    from samdec_export.backends.eager import EagerRunner
-
-    return EagerRunner(_module(subject, checkpoint), subject.artifact.record.signature, whole=True)
-
-
-def _open_compiled(subject: Subject, checkpoint: Path | None, threads: int) -> Runner:
-    from samdec_export.backends.eager import EagerRunner
-
-    return EagerRunner.compiled(_module(subject, checkpoint), subject.artifact.record.signature)
-
-
-def _module(subject: Subject, checkpoint: Path | None) -> ExportGraph:
+def _module(candidate: Candidate, checkpoint: Path | None) -> ExportGraph:
     from samdec_export.models.checkpoint import load_for
     from samdec_export.models.sam.graphs import build_graph
 
-    record = subject.artifact.record
-    return build_graph(load_for(subject.artifact, checkpoint).decoder, record.grid, record.options)
+    record = candidate.artifact.record
+    return build_graph(load_for(candidate.artifact, checkpoint).decoder, record.grid, record.options)
 
 
-OPENERS: Final[dict[BenchRunner, Callable[[Subject, Path | None, int], Runner]]] = {
-    "ort": _open_ort,
-    "ort-cuda": _open_ort_cuda,
-    "eager": _open_eager,
-    "compile": _open_compiled,
-    "trt": _open_trt,
-}
-
-
-def case_for(subject: Subject, request: Mapping[str, int]) -> Case:
-    """The case that a request means to a file; axes that it does not name take their usual size.
+def case_for(candidate: Candidate, request: Mapping[str, int]) -> Case:
+    """Return the case that a request means to a file; axes that it does not name take their usual size.
 
     Raises:
         ValueError: The graph takes one image only, or the engine has no profile for these sizes.
     """
-    signature = subject.artifact.record.signature
+    signature = candidate.artifact.record.signature
     names = {dim.name for dim in signature.dims}
     if "images" not in names and request["images"] > 1:
         raise ValueError("one image at a time")
-    sizes = {dim.name: dim.opt for dim in subject.signatures[0].dims}
+    sizes = {dim.name: dim.opt for dim in candidate.signatures[0].dims}
     wanted = {**request, "batch": request["prompts"]}
     sizes |= {name: size for name, size in wanted.items() if name in names}
-    if subject.engine:
+    if candidate.engine:
         try:
-            profile_for(subject.engine.record.profiles, sizes)
+            profile_for(candidate.engine.record.profiles, sizes)
         except EngineError as error:
             raise ValueError(error.message) from error
     return Case(sizes=sizes)

@@ -45,22 +45,24 @@ def main() -> None:
 
 
 def _candidate(kind: str, path: str, checkpoint: list[str], threads: int) -> Run:
-    """Runs a file for any request; inputs are made and put in their place once for requests that follow each other."""
-    runner, subject = open_runner(Path(path), parse_runner(kind), Path(checkpoint[0]) if checkpoint else None, threads)
+    """Run a file for any request; inputs are made and put in their place once for requests that follow each other."""
+    runner, candidate = open_runner(
+        Path(path), parse_runner(kind), Path(checkpoint[0]) if checkpoint else None, threads
+    )
     prepared: dict[str, Callable[[], list[float]]] = {}
 
     def run(request: Mapping[str, int]) -> list[float]:
-        case = case_for(subject, request)
+        case = case_for(candidate, request)
         if case.name not in prepared:
             prepared.clear()
-            prepared[case.name] = _timer(runner, make_feeds(subject.artifact.record.signature, case))
+            prepared[case.name] = _timer(runner, make_feeds(candidate.artifact.record.signature, case))
         return prepared[case.name]()
 
     return run
 
 
 def _matmul(side: int, threads: int) -> Run:
-    """A product of two square matrices, whatever is asked for."""
+    """Return what multiplies two square matrices, whatever is asked for."""
     from samdec_export.backends.ort import OrtRunner
     from samdec_export.export.cost import write_matmul
 
@@ -74,7 +76,7 @@ def _matmul(side: int, threads: int) -> Run:
 
 
 def _timer(runner: Runner, feeds: Feeds) -> Callable[[], list[float]]:
-    """The runner's own clock if it has one, or else the host's around a run."""
+    """Return the runner's own clock if it has one, or else the host's around a run."""
     if isinstance(runner, TimedRunner):
         return runner.timer(feeds)
 

@@ -7,8 +7,9 @@ from typing import Annotated
 
 import typer
 
-from samdec_export.backends.tensorrt.options import BuildOptions, EngineName, parse_profile, parse_targets
+from samdec_export.backends.tensorrt.options import BuildOptions, parse_profile, parse_targets
 from samdec_export.cli.flags import AsJson, Checkpoint, chosen_precision, print_json
+from samdec_export.core.packages import EngineName
 
 __all__ = ["engines_command", "trt_command"]
 

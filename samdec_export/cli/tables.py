@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from samdec_export.api import Converted, Exported, Inspected
     from samdec_export.backends.doctor import Diagnosis
     from samdec_export.backends.tensorrt.engine import EngineBuilt
-    from samdec_export.backends.tensorrt.index import Listed
+    from samdec_export.backends.tensorrt.index import EngineEntry
     from samdec_export.bench.side_by_side import Benchmarked
     from samdec_export.export.onnx_file import GraphSummary, TensorSummary
     from samdec_export.models.registry import ModelSpec
@@ -231,7 +231,7 @@ def engine_built(done: EngineBuilt) -> None:
     console.print(f"Parsed and built in {record.seconds:.1f} s from {done.onnx}.")
 
 
-def engines(found: Sequence[Listed]) -> None:
+def engines(found: Sequence[EngineEntry]) -> None:
     """Two lines for each engine file: what it is, and whether it runs here."""
     console = _console()
     for entry in found:

@@ -1,6 +1,6 @@
 """A file and its sidecar: what it is, what it was made from and by what.
 
-The same record is written into an ONNX file's `metadata_props`, so a file that lost its sidecar still tells.
+The same record is written into an ONNX file's `metadata_props`, so a file that lost its sidecar still says what it is.
 """
 
 from __future__ import annotations
@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
 
@@ -27,14 +26,11 @@ from samdec_export.core.options import (
 )
 from samdec_export.core.signature import Signature
 
-__all__ = ["EXPORT_TOOLS", "Artifact", "CheckpointRef", "Format", "Record", "publish", "tool_versions"]
+__all__ = ["Artifact", "CheckpointRef", "Format", "Record", "publish"]
 
 Format: TypeAlias = Literal["onnx"]
 
 METADATA_PREFIX = "samdec_export."
-
-EXPORT_TOOLS = ("samdec-export", "torch", "onnx", "onnxscript", "onnxslim")
-"""Packages whose versions decide the bytes of an exported file."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,7 +79,7 @@ class Record:
 
     @property
     def options(self) -> GraphOptions:
-        """The options that make the same graph again."""
+        """Return the options that make the same graph again."""
         return GraphOptions(
             graph=self.graph,
             masks=self.masks,
@@ -95,17 +91,17 @@ class Record:
 
     @property
     def precision_label(self) -> str:
-        """In the names of files: such as `fp16`, or `fp16.all-products` where every matrix product had to be."""
+        """Return how file names say it: `fp16`, or `fp16.all-products` where every matrix product had to be."""
         return self.precision + (".all-products" if self.conversion.get("all_products") else "")
 
     @property
     def file_name(self) -> str:
-        """`<model>.<graph>.onnx`, with the precision before the ending where it is not fp32."""
+        """Return `<model>.<graph>.onnx`, with the precision before the ending where it is not fp32."""
         precision = "" if self.precision == "fp32" else f".{self.precision_label}"
         return f"{self.model}.{self.graph}{precision}.{self.format}"
 
     def to_json(self) -> dict[str, Any]:
-        """A JSON object that `from_json` reads back."""
+        """Return a JSON object that `from_json` reads back."""
         fields = {name: getattr(self, name) for name in self.__slots__}
         checkpoint = {name: getattr(self.checkpoint, name) for name in self.checkpoint.__slots__}
         fields |= {"choices": list(self.choices), "tools": dict(self.tools), "kept": dict(self.kept)}
@@ -130,7 +126,7 @@ class Record:
         return record
 
     def to_metadata(self) -> dict[str, str]:
-        """The record as ONNX metadata: strings as they are, all else as JSON."""
+        """Return the record as ONNX metadata: strings as they are, all else as JSON."""
         return {
             METADATA_PREFIX + key: value if isinstance(value, str) else json.dumps(value, sort_keys=True)
             for key, value in self.to_json().items()
@@ -192,15 +188,15 @@ class Artifact:
 
     @property
     def sidecar(self) -> Path:
-        """`<file>.json`."""
+        """Return `<file>.json`."""
         return sidecar_of(self.path)
 
     def to_json(self) -> dict[str, Any]:
-        """What the sidecar holds."""
+        """Return what the sidecar holds."""
         return {"file": self.path.name, "sha256": self.sha256, **self.record.to_json()}
 
     def check_sidecar(self) -> None:
-        """Do nothing if there is no sidecar, or if it describes this very file.
+        """Raise unless there is no sidecar, or it describes this very file.
 
         Raises:
             GraphError: It is damaged, or describes other bytes.
@@ -229,9 +225,3 @@ def publish(draft: Path, record: Record, folder: Path) -> Artifact:
     artifact = Artifact(path=folder / record.file_name, record=record, sha256=sha256(draft))
     move_with_sidecar(draft, artifact.path, artifact.to_json())
     return artifact
-
-
-def tool_versions(*packages: str) -> dict[str, str]:
-    """The installed version of each package that is installed."""
-    installed = {package: next(iter(metadata.distributions(name=package)), None) for package in packages}
-    return {package: found.version for package, found in installed.items() if found}

@@ -25,6 +25,7 @@ __all__ = [
     "misfits",
     "sizes_of",
     "typed_feeds",
+    "undeclared",
 ]
 
 MaskInput: TypeAlias = Literal["off", "on", "mixed"]
@@ -138,27 +139,41 @@ def inputs_sha256(feeds: Feeds) -> str:
 
 
 def misfits(signature: Signature, feeds: Feeds) -> list[str]:
-    """List what keeps inputs from being those of a graph: names, dtypes, axes; empty where they fit."""
-    wanted = {spec.name: spec for spec in signature.inputs}
-    problems = [f"input {name} is missing" for name in wanted.keys() - feeds.keys()]
-    problems += [f"there is no input {name}" for name in feeds.keys() - wanted.keys()]
-    if problems:
-        return sorted(problems)
-    problems = [
-        f"{name} is {feeds[name].dtype}, not {spec.dtype}"
-        for name, spec in wanted.items()
-        if feeds[name].dtype != spec.dtype
-    ]
-    problems += [
-        f"{name} has {feeds[name].ndim} axes, not {len(spec.shape)} {spec.labels}"
-        for name, spec in wanted.items()
-        if feeds[name].ndim != len(spec.shape)
-    ]
+    """List what keeps feeds from being the inputs of a graph: names, dtypes, axes; empty where they fit."""
+    problems = undeclared({spec.name: (spec.dtype, spec.labels) for spec in signature.inputs}, feeds)
     if not problems:
         try:
             sizes_of(signature, feeds)
         except ValueError as error:
             problems = [str(error)]
+    return problems
+
+
+def undeclared(declared: Mapping[str, tuple[str, tuple[str | int, ...]]], feeds: Feeds) -> list[str]:
+    """List how feeds differ from what a file declares; empty where they do not.
+
+    Args:
+        declared: The dtype of each input (NumPy's name), and its axes by name or size; axes of one name are of one
+            size.
+        feeds: What is to be fed.
+    """
+    problems = [f"input {name} is missing" for name in declared.keys() - feeds.keys()]
+    problems += [f"there is no input {name}" for name in feeds.keys() - declared.keys()]
+    if problems:
+        return sorted(problems)
+    sizes: dict[str, int] = {}
+    for name, (dtype, axes) in declared.items():
+        array = feeds[name]
+        if array.dtype.name != dtype:
+            problems.append(f"{name} is {array.dtype}, not {dtype}")
+        if array.ndim != len(axes):
+            problems.append(f"{name} has {array.ndim} axes, not {len(axes)} {axes}")
+            continue
+        named = zip(axes, array.shape, strict=True)
+        wanted = tuple(sizes.setdefault(axis, size) if isinstance(axis, str) else axis for axis, size in named)
+        if wanted != array.shape:
+            fault = "has an axis of size 0" if 0 in array.shape else f"has shape {array.shape}, not {wanted}"
+            problems.append(f"{name} {fault}")
     return problems
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,8 +12,10 @@ import onnx
 import onnxslim
 from onnx import numpy_helper
 
+from samdec_export.core.dtypes import FORMATS
 from samdec_export.core.errors import GraphError
 from samdec_export.core.signature import Signature
+from samdec_export.export.dataflow import MATRIX_PRODUCTS
 from samdec_export.export.onnx_file import dtype_name, load
 
 __all__ = [
@@ -21,8 +23,9 @@ __all__ = [
     "Product",
     "Shape",
     "count_cost",
-    "matrix_products",
+    "fp32_products",
     "product_shares",
+    "shares_by_type",
     "usual_products",
     "write_matmul",
 ]
@@ -50,10 +53,9 @@ class Cost:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Product:
-    """One matrix product: its node, the type that it is computed in (NumPy's name), and its operations."""
+    """One matmul: its node, the type that it is computed in (NumPy's name), and its operations."""
 
     node: str
-    op: str
     dtype: str
     flops: int
 
@@ -81,42 +83,29 @@ def count_cost(path: Path, inputs: Mapping[str, Shape]) -> Cost:
     )
 
 
-def matrix_products(path: Path, inputs: Mapping[str, Shape]) -> tuple[Product, ...]:
-    """The matrix products of a graph at one set of input shapes, in graph order: which type multiplies what.
+def usual_products(path: Path, signature: Signature) -> tuple[Product, ...]:
+    """Return the matmuls of a graph at the usual sizes of its axes, in graph order: which type multiplies what.
 
-    Args, Raises: As `count_cost`.
+    Args:
+        path: An ONNX file.
+        signature: Its inputs.
+
+    Raises:
+        GraphError: As `count_cost`.
     """
-    narrow = "bfloat16" if _has_bf16(path) else "float16"
-    fixed, sizes = _fixed(path, inputs)
+    usual = {dim.name: dim.opt for dim in signature.dims}
+    fp16, bf16 = FORMATS["fp16"].dtype, FORMATS["bf16"].dtype
+    narrow = bf16 if _has_bf16(path) else fp16
+    fixed, sizes = _fixed(path, {spec.name: spec.concrete(usual) for spec in signature.inputs})
     return tuple(
-        Product(
-            node=node.name,
-            op=node.op_type,
-            dtype=sizes.dtypes[node.output[0]].replace("float16", narrow),
-            flops=flops,
-        )
+        Product(node=node.name, dtype=sizes.dtypes[node.output[0]].replace(fp16, narrow), flops=flops)
         for node in fixed.graph.node
         if (flops := _flops(node, sizes.shapes))
     )
 
 
-def usual_products(path: Path, signature: Signature) -> tuple[Product, ...]:
-    """`matrix_products` at the usual sizes of a signature's axes.
-
-    Raises:
-        GraphError: As `count_cost`.
-    """
-    sizes = {dim.name: dim.opt for dim in signature.dims}
-    return matrix_products(path, {spec.name: spec.concrete(sizes) for spec in signature.inputs})
-
-
-def product_shares(path: Path, signature: Signature) -> dict[str, float]:
-    """The share of the operations of matrix products in each type (NumPy's name), largest first, at the usual sizes.
-
-    Raises:
-        GraphError: As `count_cost`.
-    """
-    products = usual_products(path, signature)
+def shares_by_type(products: Sequence[Product]) -> dict[str, float]:
+    """Return the share of the operations of all matmuls in each type (NumPy's name), largest first."""
     total = sum(product.flops for product in products)
     shares: dict[str, float] = {}
     for product in products:
@@ -124,8 +113,22 @@ def product_shares(path: Path, signature: Signature) -> dict[str, float]:
     return dict(sorted(shares.items(), key=lambda item: -item[1]))
 
 
+def product_shares(path: Path, signature: Signature) -> dict[str, float]:
+    """Return `shares_by_type` of a file at its usual sizes.
+
+    Raises:
+        GraphError: As `count_cost`.
+    """
+    return shares_by_type(usual_products(path, signature))
+
+
+def fp32_products(products: Sequence[Product]) -> list[str]:
+    """Return the nodes that multiply matrices in fp32, which TensorRT-RTX does not do on Turing."""
+    return [product.node for product in products if product.dtype == FORMATS["fp32"].dtype]
+
+
 def _fixed(path: Path, inputs: Mapping[str, Shape]) -> tuple[onnx.ModelProto, _Sizes]:
-    """The graph with every axis of a known size."""
+    """Return the graph with every axis of a known size."""
     model = load(path)
     for value in model.graph.input:
         for axis, size in zip(value.type.tensor_type.shape.dim, inputs[value.name], strict=True):
@@ -181,21 +184,16 @@ class _Sizes:
         return cls(shapes, dtypes)
 
     def bytes_of(self, name: str) -> int:
-        return math.prod(_known(self.shapes, name)) * _width(self.dtypes[name]) if name else 0
-
-
-def _width(dtype: str) -> int:
-    """Bytes of an element; NumPy itself has no bfloat16."""
-    return 2 if dtype == "bfloat16" else np.dtype(dtype).itemsize
+        return math.prod(_known(self.shapes, name)) * np.dtype(self.dtypes[name]).itemsize if name else 0
 
 
 def _flops(node: onnx.NodeProto, shapes: Mapping[str, Shape]) -> int:
-    """Twice the multiply-adds of one node; 0 for what is not a matrix product."""
-    if node.op_type not in ("MatMul", "FusedMatMul", "Gemm", "Conv", "ConvTranspose"):
+    """Return twice the multiply-adds of one node; 0 for what is not a matmul."""
+    if node.op_type not in MATRIX_PRODUCTS:
         return 0
     left, right, output = (_known(shapes, name) for name in (node.input[0], node.input[1], node.output[0]))
     match node.op_type:
-        case "MatMul" | "FusedMatMul":
+        case "MatMul":
             return 2 * math.prod(output) * left[-1]
         case "Gemm":
             transposed = any(attribute.name == "transA" and attribute.i for attribute in node.attribute)

@@ -8,23 +8,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import onnx
-from onnx import TensorProto
 
+from samdec_export.core.dtypes import DTYPES, FORMATS
 from samdec_export.core.errors import GraphError
 from samdec_export.export.onnx_file import load
 
-__all__ = ["FLOATS", "MATRIX_PRODUCTS", "Dataflow", "fp32_products", "load_fp32"]
+__all__ = ["FLOATS", "MATRIX_PRODUCTS", "Dataflow", "load_fp32"]
 
-FLOATS = frozenset({TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE})
+FLOATS = frozenset(row.onnx for row in DTYPES.values() if row.floating)
+"""ONNX's numbers of the floating-point types."""
 
 MATRIX_PRODUCTS = frozenset({"MatMul", "Gemm", "Conv", "ConvTranspose"})
+"""Operators that multiply matrices: whose precision matters, and whose operations are counted."""
 
-NOT_FP32 = {
-    TensorProto.FLOAT16: "already fp16",
-    TensorProto.BFLOAT16: "already bf16",
-    TensorProto.FLOAT8E4M3FN: "already fp8",
-    TensorProto.FLOAT8E5M2: "already fp8",
-}
+NARROW = {row.onnx: row.title for row in DTYPES.values() if row.floating and row.bytes < FORMATS["fp32"].bytes}
 
 
 @dataclass(slots=True)
@@ -56,29 +53,29 @@ class Dataflow:
                 self.readers[name].append(node.name)
 
     def is_float(self, tensor: str) -> bool:
-        """It holds floating-point numbers."""
+        """Return whether it holds floating-point numbers."""
         return self.types.get(tensor, 0) in FLOATS
 
     def is_matrix(self, weight: str) -> bool:
-        """It is a weight of floats with two axes or more that are longer than one."""
+        """Return whether it is a weight of floats with two axes or more that are longer than one."""
         return self.is_float(weight) and sum(size > 1 for size in self.shapes[weight]) >= 2
 
     def float_inputs(self, node: onnx.NodeProto) -> list[str]:
-        """The node's inputs that hold floats, weights among them."""
+        """Return the node's inputs that hold floats, weights among them."""
         return [name for name in node.input if name and self.is_float(name)]
 
     def float_outputs(self, node: onnx.NodeProto) -> list[str]:
-        """The node's outputs that hold floats."""
+        """Return the node's outputs that hold floats."""
         return [name for name in node.output if name and self.is_float(name)]
 
     def sources(self, node: onnx.NodeProto) -> Iterator[onnx.NodeProto]:
-        """The nodes that make the node's float inputs."""
+        """Yield the nodes that make the node's float inputs."""
         for name in self.float_inputs(node):
             if name in self.makers:
                 yield self.nodes[self.makers[name]]
 
     def ancestors(self, starts: Iterable[str], stop: frozenset[str] = frozenset()) -> set[str]:
-        """The nodes named in `starts` and all that their floats follow from, short of operators in `stop`."""
+        """Return the nodes named in `starts` and all that their floats follow from, short of operators in `stop`."""
         found: set[str] = set()
         waiting = list(starts)
         while waiting:
@@ -101,7 +98,7 @@ def load_fp32(path: Path) -> onnx.ModelProto:
         types.add(value.type.tensor_type.elem_type)
     nodes = (*model.graph.node, *(node for function in model.functions for node in function.node))
     types |= {attribute.i for node in nodes if node.op_type == "Cast" for attribute in node.attribute}
-    found = next((NOT_FP32[kind] for kind in sorted(types) if kind in NOT_FP32), "")
+    found = next((f"already {NARROW[kind]}" for kind in sorted(types) if kind in NARROW), "")
     if any(_is_quantised(node) for node in nodes):
         found = "quantised"
     if found:
@@ -123,20 +120,9 @@ def _is_quantised(node: onnx.NodeProto) -> bool:
 
 
 def _name_nodes(nodes: Iterable[onnx.NodeProto]) -> None:
-    """Names are how nodes are kept and reported: give one to those without, and to each namesake its own."""
+    """Give every node a name of its own: by names nodes are kept and reported."""
     taken: set[str] = set()
     for index, node in enumerate(nodes):
         if not node.name or node.name in taken:
             node.name = f"{node.op_type}_{index}"
         taken.add(node.name)
-
-
-def fp32_products(path: Path) -> list[str]:
-    """Names of the nodes that multiply matrices in fp32, which TensorRT-RTX does not do on Turing.
-
-    Raises:
-        GraphError: The file cannot be read.
-    """
-    flow = Dataflow(load(path))
-    products = (node for node in flow.nodes.values() if node.op_type in MATRIX_PRODUCTS)
-    return [node.name for node in products if flow.types.get(node.output[0]) == TensorProto.FLOAT]

@@ -29,7 +29,7 @@ class Inspected:
     shares: Mapping[str, float]
 
     def to_json(self) -> dict[str, Any]:
-        """Graph and record as JSON."""
+        """Return graph and record as JSON."""
         record = self.record.to_json() if self.record else None
         graph = self.summary.to_json()
         return {"path": str(self.path), "graph": graph, "matrix_products": dict(self.shares), "record": record}

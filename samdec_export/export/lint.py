@@ -8,8 +8,8 @@ from pathlib import Path
 import onnx
 
 from samdec_export.core.errors import GraphError
-from samdec_export.core.signature import Signature, TensorSpec
-from samdec_export.export.onnx_file import dtype_name, load
+from samdec_export.core.signature import Signature
+from samdec_export.export.onnx_file import differences, load
 
 __all__ = ["lint"]
 
@@ -44,27 +44,6 @@ def _is_valid(model: onnx.ModelProto, signature: Signature) -> Iterator[str]:
         onnx.checker.check_model(model, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         yield f"onnx.checker: {str(error).strip().splitlines()[0]}"
-
-
-def _follows_signature(model: onnx.ModelProto, signature: Signature) -> Iterator[str]:
-    for kind, values, specs in (
-        ("inputs", model.graph.input, signature.inputs),
-        ("outputs", model.graph.output, signature.outputs),
-    ):
-        if [value.name for value in values] != [spec.name for spec in specs]:
-            yield f"{kind} are {[value.name for value in values]}, not {[spec.name for spec in specs]}"
-            continue
-        for value, spec in zip(values, specs, strict=True):
-            yield from _follows_spec(value, spec)
-
-
-def _follows_spec(value: onnx.ValueInfoProto, spec: TensorSpec) -> Iterator[str]:
-    tensor = value.type.tensor_type
-    shape = tuple(axis.dim_param or axis.dim_value for axis in tensor.shape.dim)
-    if shape != spec.labels:
-        yield f"{spec.name} has axes {shape}, not {spec.labels}"
-    if (dtype := dtype_name(tensor.elem_type)) != spec.dtype:
-        yield f"{spec.name} is {dtype}, not {spec.dtype}"
 
 
 def _has_no_forbidden_op(model: onnx.ModelProto, signature: Signature) -> Iterator[str]:
@@ -109,7 +88,7 @@ def _inferred(model: onnx.ModelProto) -> onnx.ModelProto:
 
 RULES: tuple[Callable[[onnx.ModelProto, Signature], Iterator[str]], ...] = (
     _is_valid,
-    _follows_signature,
+    differences,
     _has_no_forbidden_op,
     _has_no_custom_domain,
     _has_no_high_rank,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,18 @@ from google.protobuf.message import DecodeError
 from samdec_export.core.artifact import Artifact, Record
 from samdec_export.core.errors import GraphError
 from samdec_export.core.files import sha256
+from samdec_export.core.signature import Signature
 
-__all__ = ["GraphSummary", "TensorSummary", "describe", "load", "open_artifact", "stamp"]
+__all__ = [
+    "GraphSummary",
+    "TensorSummary",
+    "describe",
+    "differences",
+    "dtype_name",
+    "load",
+    "open_artifact",
+    "stamp",
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,11 +52,11 @@ class GraphSummary:
 
     @property
     def nodes(self) -> int:
-        """The number of nodes."""
+        """Return the number of nodes."""
         return sum(self.ops.values())
 
     def to_json(self) -> dict[str, Any]:
-        """Every field as JSON."""
+        """Return every field as JSON."""
         return asdict(self)
 
 
@@ -95,7 +106,7 @@ def _summary(model: onnx.ModelProto, path: Path) -> GraphSummary:
 
 
 def open_artifact(path: Path) -> Artifact:
-    """The artifact at `path`: its record from the file itself, checked against the sidecar if there is one.
+    """Return the artifact at `path`: its record from the file itself, checked against the sidecar if there is one.
 
     Raises:
         NoRecordError: samdec-export did not write it.
@@ -105,6 +116,23 @@ def open_artifact(path: Path) -> Artifact:
     artifact = Artifact(path=path, record=record, sha256=sha256(path))
     artifact.check_sidecar()
     return artifact
+
+
+def differences(model: onnx.ModelProto, signature: Signature) -> Iterator[str]:
+    """Yield how a graph's inputs and outputs differ from a signature: names in order, types, axes."""
+    for kind, values, specs in (
+        ("inputs", model.graph.input, signature.inputs),
+        ("outputs", model.graph.output, signature.outputs),
+    ):
+        found = [_tensor(value) for value in values]
+        if [tensor.name for tensor in found] != [spec.name for spec in specs]:
+            yield f"{kind} are {[tensor.name for tensor in found]}, not {[spec.name for spec in specs]}"
+            continue
+        for tensor, spec in zip(found, specs, strict=True):
+            if tensor.shape != spec.labels:
+                yield f"{spec.name} has axes {tensor.shape}, not {spec.labels}"
+            if tensor.dtype != spec.dtype:
+                yield f"{spec.name} is {tensor.dtype}, not {spec.dtype}"
 
 
 def stamp(path: Path, metadata: dict[str, str]) -> None:
@@ -123,7 +151,7 @@ def _tensor(value: onnx.ValueInfoProto) -> TensorSummary:
 
 
 def dtype_name(elem_type: int) -> str:
-    """NumPy's name of an ONNX element type."""
+    """Return NumPy's name of an ONNX element type; a file of another maker may hold any."""
     return str(onnx.helper.tensor_dtype_to_np_dtype(elem_type)) if elem_type else "undefined"
 
 

@@ -39,7 +39,7 @@ LISTED = 12
 class LoadedModel:
     """A decoder with its weights.
 
-    `grid` is the number of image tokens along one side: the checkpoint's own where it tells, else the registry's.
+    `grid` is the number of image tokens along one side: the checkpoint's own where it has one, else the registry's.
     """
 
     spec: ModelSpec
@@ -53,7 +53,7 @@ def load_model(checkpoint: Path | None, name: str | None = None) -> LoadedModel:
 
     Args:
         checkpoint: A file or a Hugging Face folder; None for a model that needs none, by default the embedded one.
-        name: The model's name or alias; beside a checkpoint, for one that does not tell (without its image encoder).
+        name: The model's name or alias; beside a checkpoint, for one that does not say (without its image encoder).
 
     Raises:
         CheckpointError: It cannot be read, is not a known model, or does not hold what the model needs.
@@ -70,7 +70,7 @@ def load_model(checkpoint: Path | None, name: str | None = None) -> LoadedModel:
 
 
 def load_for(artifact: Artifact, checkpoint: Path | None) -> LoadedModel:
-    """The decoder that an artifact was exported from.
+    """Return the decoder that an artifact was exported from.
 
     Raises:
         UsageError: No checkpoint where one is needed.
@@ -110,12 +110,12 @@ class _Source:
         return cls(path=file.path, layout=layout.name, tensors=tensors, file_names=names, shards=file.shards)
 
     def called(self, upstream: str) -> str:
-        """The file's own name of a tensor, or segment-anything's where the file lacks it."""
+        """Return the file's own name of a tensor, or segment-anything's where the file lacks it."""
         return self.file_names.get(upstream, upstream)
 
 
 def _expected(spec: ModelSpec) -> dict[str, Tensor]:
-    """Name and shape of every tensor that the model needs, without storage."""
+    """Return the name and shape of every tensor that the model needs, without storage."""
     with torch.device("meta"):
         return dict(SamDecoder(spec.architecture).state_dict())
 
@@ -138,7 +138,7 @@ def _read(checkpoint: Path, wanted: ModelSpec | None) -> LoadedModel:
 
 
 def _embedded(spec: ModelSpec, weights: str) -> LoadedModel:
-    """From this package's own file, which nobody has to name again: the reference keeps its digest alone."""
+    """Read this package's own file, which nobody has to name again: the reference keeps its digest alone."""
     loaded = _read(Path(__file__).with_name(weights), spec)
     return replace(loaded, checkpoint=replace(loaded.checkpoint, file=None))
 
@@ -156,7 +156,8 @@ def _seeded(spec: ModelSpec) -> LoadedModel:
 
 
 def _recognise(source: _Source, wanted: ModelSpec | None) -> ModelSpec:
-    """The registry row whose image encoder, or else whose width, the checkpoint shows."""
+    """Return the registry row whose image encoder, or else whose width, the checkpoint shows."""
+    # An encoder's shape is proof of the model; without one, only the width of the decoder is left to go by.
     by_encoder = [
         spec
         for spec in MODELS.values()
@@ -185,7 +186,7 @@ def _recognise(source: _Source, wanted: ModelSpec | None) -> ModelSpec:
 
 
 def _fitting(source: _Source, spec: ModelSpec) -> int:
-    """How many of the tensors that the model needs are there in their shape."""
+    """Return how many of the tensors that the model needs are there in their shape."""
     return sum(
         name in source.tensors and source.tensors[name].shape == tensor.shape
         for name, tensor in _expected(spec).items()
@@ -193,7 +194,7 @@ def _fitting(source: _Source, spec: ModelSpec) -> int:
 
 
 def _grid(source: _Source, spec: ModelSpec) -> int:
-    """Image tokens along one side: ViT encoders store a position for each."""
+    """Return the image tokens along one side: ViT encoders store a position for each."""
     positions = source.tensors.get(POSITIONS)
     if positions is None:
         return spec.architecture.grid
@@ -207,8 +208,9 @@ def _grid(source: _Source, spec: ModelSpec) -> int:
 
 
 def _collect(source: _Source, spec: ModelSpec) -> dict[str, Tensor]:
-    """The model's tensors as fp32 copies, or one error that lists everything wrong with them."""
+    """Return the model's tensors as fp32 copies, or one error that lists everything wrong with them."""
     expected = _expected(spec)
+    # Other parts, above all the image encoder, are neither read nor complained of.
     present = {name: tensor for name, tensor in source.tensors.items() if name.startswith(PARTS)}
     problems = [f"missing {name} {tuple(expected[name].shape)}" for name in expected.keys() - present]
     problems += [f"unknown {source.called(name)} {tuple(present[name].shape)}" for name in present.keys() - expected]
@@ -217,7 +219,7 @@ def _collect(source: _Source, spec: ModelSpec) -> dict[str, Tensor]:
         if problem := _problem(present[name], expected[name]):
             problems.append(f"{source.called(name)} {problem}")
         else:
-            state[name] = present[name].to(torch.float32, copy=True)
+            state[name] = present[name].to(torch.float32, copy=True)  # off the mapped file, which may go away
             if not state[name].isfinite().all():
                 problems.append(f"{source.called(name)} holds NaN or Inf")
     if problems:
@@ -226,6 +228,7 @@ def _collect(source: _Source, spec: ModelSpec) -> dict[str, Tensor]:
 
 
 def _problem(tensor: Tensor, expected: Tensor) -> str:
+    """Return what keeps a tensor from being the expected one, graver faults first; empty where nothing does."""
     if tensor.layout != torch.strided or tensor.is_meta:
         return "is sparse or without data"
     if tensor.shape != expected.shape:
@@ -236,7 +239,7 @@ def _problem(tensor: Tensor, expected: Tensor) -> str:
 
 
 def _mismatch(source: _Source, spec: ModelSpec, problems: list[str]) -> CheckpointError:
-    listed = "; ".join(problems[:LISTED])
+    listed = "; ".join(problems[:LISTED])  # a foreign file has hundreds
     more = f"; and {len(problems) - LISTED} more" if len(problems) > LISTED else ""
     count = f"{len(problems)} tensors do not fit" if len(problems) > 1 else "1 tensor does not fit"
     return CheckpointError(

@@ -1,4 +1,4 @@
-"""Which files a checkpoint is, told without torch."""
+"""Which files a checkpoint is, found without torch."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ INDEX = ".index.json"
 
 
 def resolve_checkpoint(path: Path) -> Path:
-    """The file itself, or the one with the weights in a Hugging Face folder, or the index of several such files.
+    """Return the file itself, or the one with the weights in a Hugging Face folder, or the index of several such files.
 
     Raises:
         CheckpointError: There is none.
@@ -42,7 +42,7 @@ def resolve_checkpoint(path: Path) -> Path:
 
 
 def shards_of(file: Path) -> tuple[Path, ...]:
-    """The files that an index names, which are beside it whatever path it gives them; none where `file` is no index.
+    """Return the files that an index names, all beside it whatever path it gives; none where `file` is no index.
 
     Raises:
         CheckpointError: The index is damaged, or a file is missing.
@@ -64,7 +64,7 @@ def shards_of(file: Path) -> tuple[Path, ...]:
 
 
 def checkpoint_digest(file: Path, sha256: Callable[[Path], str]) -> str:
-    """The file's SHA-256; of shards that of the list which `sha256sum <index> <shards>` prints.
+    """Return the file's SHA-256; of shards that of the list which `sha256sum <index> <shards>` prints.
 
     Args:
         file: The checkpoint's file or index.

@@ -26,7 +26,7 @@ class Layout:
     duplicates: frozenset[str] = frozenset()
 
     def upstream_names(self, names: Iterable[str]) -> dict[str, str]:
-        """Segment-anything's name -> the name in the file."""
+        """Return segment-anything's name -> the name in the file."""
         return {self._upstream(name): name for name in names if name not in self.duplicates}
 
     def _upstream(self, name: str) -> str:
@@ -87,11 +87,11 @@ RELATIVES: Final = (
     (r"^vision_encoder\.", "This looks like the image encoder of a Hugging Face SamModel: the decoder is needed."),
     (r"^image_encoder\.", "This looks like the image encoder of SAM: the decoder is needed too."),
 )
-"""Names that tell a near relative, and what to say about it."""
+"""Names that give a near relative away, and what to say about it."""
 
 
 def find_layout(names: Iterable[str], expected: Set[str]) -> Layout | None:
-    """The layout under which most of `names` are `expected` tensors, or None if none is in any."""
+    """Return the layout under which most of `names` are `expected` tensors, or None if none is in any."""
     names = tuple(names)
     hits = {layout: len(layout.upstream_names(names).keys() & expected) for layout in LAYOUTS}
     best = max(LAYOUTS, key=hits.__getitem__)
@@ -99,7 +99,7 @@ def find_layout(names: Iterable[str], expected: Set[str]) -> Layout | None:
 
 
 def nearest_family(names: Iterable[str]) -> str:
-    """A sentence that says which known family a foreign file is nearest to."""
+    """Return a sentence that says which known family a foreign file is nearest to."""
     names = tuple(names)
     for pattern, sentence in RELATIVES:
         if any(re.search(pattern, name) for name in names):

@@ -32,7 +32,7 @@ class Architecture:
 
 @dataclass(frozen=True, slots=True)
 class Encoder:
-    """What tells an image encoder from others: a tensor's name in a segment-anything file, and its shape."""
+    """What distinguishes an image encoder: a tensor's name in a segment-anything file, and its shape."""
 
     key: str
     shape: tuple[int, ...]
@@ -55,11 +55,11 @@ class ModelSpec:
 
     @property
     def needs_checkpoint(self) -> bool:
-        """Whether neither embedded nor seeded weights stand in for one."""
+        """Return whether neither embedded nor seeded weights stand in for one."""
         return self.encoder is not None and self.weights is None
 
     def to_json(self) -> dict[str, Any]:
-        """The row as JSON."""
+        """Return the row as JSON."""
         return {
             "name": self.name,
             "alias": self.alias,
@@ -122,7 +122,7 @@ EMBEDDED: Final = "sam_toy"
 
 
 def find_model(name: str) -> ModelSpec:
-    """The row called `name` or aliased so.
+    """Return the row called `name` or aliased so.
 
     Raises:
         UsageError: There is none; the nearest name is offered.

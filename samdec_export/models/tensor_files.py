@@ -1,6 +1,6 @@
 """Files of named tensors: PyTorch archives, safetensors, and Hugging Face folders of either.
 
-Nothing in a file is run: PyTorch's unpickler is restricted to tensors. The kind is told by content, not by name.
+Nothing in a file is run: PyTorch's unpickler is restricted to tensors. The kind is recognised by content, not by name.
 """
 
 from __future__ import annotations

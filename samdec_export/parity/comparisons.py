@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from samdec_export.backends.candidates import Subject, contend
+from samdec_export.backends.candidates import Candidate, open_runners
 from samdec_export.core.artifact import Artifact
 from samdec_export.core.errors import ValidationError
 from samdec_export.core.feeds import NamedFeeds
@@ -69,7 +69,7 @@ def check(
     loaded: LoadedModel,
     cases: list[NamedFeeds],
     replay: Sequence[str],
-    subject: Subject | None = None,
+    candidate: Candidate | None = None,
     notes: tuple[str, ...] = (),
     *,
     tolerance: Tolerance | None = None,
@@ -82,9 +82,9 @@ def check(
         loaded: What it was made from.
         cases: Inputs.
         replay: The words of the command that does this again.
-        subject: The file that is judged, and where; None for the artifact in ONNX Runtime on the CPU.
+        candidate: The file that is judged, and where; None for the artifact in ONNX Runtime on the CPU.
         notes: What the report is to say besides.
-        tolerance: What may differ; None for what the subject's rounding may.
+        tolerance: What may differ; None for what the candidate's rounding may.
         evidence: Gather how errors are spread, and the worst masks.
 
     Raises:
@@ -93,9 +93,9 @@ def check(
     """
     from samdec_export.parity.evidence import Evidence
 
-    subject = subject or Subject(artifact=artifact)
-    references = eager_references(artifact, loaded, on_gpu=subject.on_gpu)
-    comparisons, missing = comparisons_of(subject, references)
+    candidate = candidate or Candidate(artifact=artifact)
+    references = eager_references(artifact, loaded, on_gpu=candidate.on_gpu)
+    comparisons, missing = comparisons_of(candidate, references)
     if tolerance:
         comparisons = [replace(comparison, tolerance=tolerance) for comparison in comparisons]
     if evidence:
@@ -139,12 +139,12 @@ def replay_words(
     return words
 
 
-def comparisons_of(subject: Subject, references: Sequence[Reference]) -> tuple[list[Comparison], tuple[str, ...]]:
+def comparisons_of(candidate: Candidate, references: Sequence[Reference]) -> tuple[list[Comparison], tuple[str, ...]]:
     """The file itself against every reference; in low precision also an oracle against the last, and the two together.
 
     The oracle rounds as the types say: ONNX Runtime's CPU provider computes fp16 in fp32, and would hide an overflow.
     """
-    found, precision = contend(subject), subject.rounding
+    found, precision = open_runners(candidate), candidate.rounding
     comparisons = [reference.against(found.own, precision) for reference in references if found.own]
     if found.oracle:
         comparisons.append(references[-1].against(found.oracle, precision))

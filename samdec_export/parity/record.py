@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from samdec_export.core import interrupts
-from samdec_export.core.artifact import tool_versions
 from samdec_export.core.errors import ValidationError
 from samdec_export.core.feeds import Case, NamedFeeds, inputs_sha256
 from samdec_export.core.files import FilePath, as_path, check_target, optional_path, staging
 from samdec_export.core.log import track
 from samdec_export.core.options import SweepName
+from samdec_export.core.packages import RECORD, tool_versions
 from samdec_export.core.runner import Feeds, Outputs
 from samdec_export.core.signature import Signature
 from samdec_export.export.onnx_file import open_artifact
@@ -29,9 +29,6 @@ if TYPE_CHECKING:
     from samdec_export.core.artifact import Artifact
 
 __all__ = ["Recorded", "record", "show", "write_polygraphy"]
-
-RECORD_TOOLS = ("samdec-export", "torch", "numpy")
-"""Packages whose versions decide the content of a golden."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -207,5 +204,5 @@ def _record(artifact: Artifact, reference: Reference, seed: int) -> GoldenRecord
         file=artifact.path.name,
         reference=reference.runner.name,
         seed=seed,
-        tools=tool_versions(*RECORD_TOOLS),
+        tools=tool_versions(*RECORD),
     )

@@ -38,27 +38,27 @@ class Audited:
 
     @property
     def overflowing(self) -> tuple[TensorRange, ...]:
-        """Tensors with a value that the precision does not hold."""
+        """Return tensors with a value that the precision does not hold."""
         return tuple(item for item in self.ranges if item.overflow(self.precision))
 
     @property
     def overflowing_squares(self) -> tuple[TensorRange, ...]:
-        """LayerNormalizations whose variance the precision does not hold."""
+        """Return LayerNormalizations whose variance the precision does not hold."""
         return tuple(item for item in self.ranges if item.squares_overflow(self.precision))
 
     @property
     def closest(self) -> TensorRange:
-        """The tensor with the largest finite magnitude: the smallest margin."""
+        """Return the tensor with the largest finite magnitude: the smallest margin."""
         return max(self.ranges, key=lambda item: item.absmax)
 
     @property
     def largest_square(self) -> TensorRange | None:
-        """The LayerNormalization with the largest square, if there is one."""
+        """Return the LayerNormalization with the largest square, if there is one."""
         normalised = [item for item in self.ranges if item.squared_absmax is not None]
         return max(normalised, key=lambda item: item.squared_absmax or 0.0, default=None)
 
     def worst(self, count: int) -> list[TensorRange]:
-        """Up to `count` tensors: those that are broken already or would be silently, then by magnitude.
+        """Return up to `count` tensors: those that are broken already or would be silently, then by magnitude.
 
         Tensors that only hand on values are left out: the tensors that they were handed are there.
         """
@@ -69,7 +69,7 @@ class Audited:
         return sorted((item for item in self.ranges if not item.moves), key=gravity, reverse=True)[:count]
 
     def to_json(self) -> dict[str, Any]:
-        """Every tensor in graph order, with its judgement."""
+        """Return every tensor in graph order, with its judgement."""
         precision = self.precision
         return {
             "path": str(self.path),
@@ -112,7 +112,7 @@ def audit(
         sweep: How wide to go.
 
     Raises:
-        NoRecordError: There are no feeds, and the file does not tell what its inputs mean.
+        NoRecordError: There are no feeds, and the file does not say what its inputs mean.
         GraphError: It cannot be read or run, or is not fp32 any more.
         UsageError: The inputs do not fit, or there is no such case.
         DependencyError: ONNX Runtime is not installed.
@@ -132,7 +132,7 @@ def audit(
 
 
 def check_picture(path: Path, inputs: Iterable[Path | None]) -> None:
-    """Do nothing if a picture may be written to `path`.
+    """Raise unless a picture may be written to `path`.
 
     Raises:
         UsageError: It is no place for one, or one of the run's own inputs.
@@ -175,7 +175,7 @@ def _signature(path: Path, feeds: Path | None) -> Signature:
 
 
 def _spec(tensor: TensorSummary) -> TensorSpec:
-    """An input as the file itself declares it: enough to check recorded inputs, not to make any."""
+    """Return an input as the file itself declares it: enough to check recorded inputs, not to make any."""
 
     def axis(size: str | int, position: int) -> Axis:
         if isinstance(size, int) and size > 0:

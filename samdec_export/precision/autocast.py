@@ -9,7 +9,7 @@ from pathlib import Path
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from samdec_export.core.dtypes import Precision
+from samdec_export.core.dtypes import FORMATS, Precision
 from samdec_export.export.dataflow import Dataflow, load_fp32
 
 __all__ = ["autocast"]
@@ -55,20 +55,13 @@ def autocast(
     """
     flow = Dataflow(load_fp32(source))
     plan = _Plan(flow, frozenset(keep), frozenset(low_inputs), frozenset(low_outputs))
-    plan.settle()
+    plan.save_casts()
     onnx.save(_Rewriter(flow, plan, precision, frozenset(stored_low)).model(), target)
-
-
-ONNX_TYPES: dict[Precision, int] = {
-    "fp32": TensorProto.FLOAT,
-    "fp16": TensorProto.FLOAT16,
-    "bf16": TensorProto.BFLOAT16,
-}
 
 
 @dataclass(slots=True)
 class _Plan:
-    """Which nodes are `low`. `settle` moves the borders between low and fp32 to where they need the fewest casts."""
+    """Which nodes are `low`. `save_casts` moves the borders between low and fp32 to where few casts are needed."""
 
     flow: Dataflow
     keep: frozenset[str]
@@ -83,7 +76,7 @@ class _Plan:
             follows = node.op_type in MOVES and sources
             self.low[node.name] = node.name not in self.keep and (not follows or self.low[sources[0].name])
 
-    def settle(self) -> None:
+    def save_casts(self) -> None:
         """Flip moves while that saves casts, and to low where it makes no difference."""
         movable = [node for node in self.flow.nodes.values() if node.op_type in MOVES and node.name not in self.keep]
         changed = True
@@ -99,13 +92,13 @@ class _Plan:
                     self.low[node.name] = not self.low[node.name]
 
     def is_low(self, tensor: str) -> bool:
-        """How the tensor is made."""
+        """Return whether the tensor is made in the low type."""
         if tensor in self.flow.makers:
             return self.low[self.flow.makers[tensor]]
         return tensor in self.low_inputs
 
     def wanted(self, tensor: str) -> set[bool]:
-        """The types, low or not, that the tensor's readers want."""
+        """Return the types, low or not, that the tensor's readers want."""
         readers = (self.flow.nodes[name] for name in self.flow.readers.get(tensor, ()))
         wants = {want for reader in readers for want in self._wants(tensor, reader)}
         if tensor in {value.name for value in self.flow.model.graph.output}:
@@ -136,10 +129,10 @@ class _Rewriter:
 
     @property
     def low_type(self) -> int:
-        return ONNX_TYPES[self.precision]
+        return FORMATS[self.precision].onnx
 
     def model(self) -> onnx.ModelProto:
-        """The typed graph, as a new model."""
+        """Return the typed graph, as a new model."""
         source = self.flow.model
         graph = onnx.GraphProto(name=source.graph.name)
         graph.input.extend(self._typed(value, value.name in self.plan.low_inputs) for value in source.graph.input)
@@ -166,13 +159,13 @@ class _Rewriter:
         return typed
 
     def _name(self, tensor: str, low: bool) -> str:
-        """How the tensor is called where it is wanted in one type: an output of the graph keeps its name."""
+        """Return the tensor's name where it is wanted in one type: an output of the graph keeps its name."""
         outputs = {value.name for value in self.flow.model.graph.output}
         own = tensor in self.plan.low_outputs if tensor in outputs else self.plan.is_low(tensor)
         return tensor if low == own else f"{tensor}_{self.precision if low else 'fp32'}"
 
     def _casts(self, tensor: str) -> Iterator[onnx.NodeProto]:
-        """The cast behind a tensor, if a reader wants another type than it is made in."""
+        """Yield the cast behind a tensor, if a reader wants another type than it is made in."""
         made = self.plan.is_low(tensor)
         if self.flow.is_float(tensor) and (not made) in self.plan.wanted(tensor):
             output = self._name(tensor, not made)
@@ -180,7 +173,7 @@ class _Rewriter:
             yield helper.make_node("Cast", [self._name(tensor, made)], [output], name=f"cast_{output}", to=kind)
 
     def _widen(self, source: onnx.NodeProto, widened: set[str]) -> Iterator[onnx.NodeProto]:
-        """Casts of the matrices that a node reads in fp32 and that are stored in the low type; once for each."""
+        """Yield casts of the matrices that a node reads in fp32 and that are stored in the low type; once for each."""
         for name in source.input:
             if self._is_stored_low(name, source) and name not in widened:
                 widened.add(name)
@@ -221,7 +214,7 @@ class _Rewriter:
 
 
 def _retype(node: onnx.NodeProto, kind: int) -> None:
-    """The type that a node's attributes name."""
+    """Set the type that a node's attributes name."""
     for attribute in node.attribute:
         if node.op_type == "Cast" and attribute.name == "to":
             attribute.i = kind

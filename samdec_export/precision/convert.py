@@ -15,10 +15,12 @@ from samdec_export.core.feeds import NamedFeeds
 from samdec_export.core.files import staging
 from samdec_export.core.log import step
 from samdec_export.core.options import Conversion
+from samdec_export.core.packages import CONVERT, tool_versions
 from samdec_export.core.signature import Signature
 from samdec_export.export.onnx_file import open_artifact
 
 if TYPE_CHECKING:
+    from samdec_export.export.cost import Product
     from samdec_export.precision.ranges import TensorRange
     from samdec_export.precision.search import SearchResult
 
@@ -84,24 +86,25 @@ def convert_file(
         GraphError: Too few of the matrix products would be in the wanted type.
         UsageError, DependencyError: As the passes say. Nothing is left in `out`.
     """
-    from samdec_export.export.cost import product_shares
+    from samdec_export.export.cost import shares_by_type, usual_products
     from samdec_export.export.lint import lint
     from samdec_export.export.onnx_file import describe, stamp
 
     with staging(out) as scratch:
         draft = scratch / "converted.onnx"
         graph = _without_convolutions(source, scratch) if wanted.precision == "bf16" else source
-        kept, ranges = _protected(graph, wanted, cases) if wanted.protect else ({}, ())
+        flops = {product.node: product.flops for product in usual_products(graph.path, source.record.signature)}
+        kept, ranges = _protected(graph, wanted, cases, flops) if wanted.protect else ({}, ())
         kept |= _asked_for(source, wanted)
-        found = _search(graph, wanted, kept, cases, draft) if wanted.max_flips is not None else None
+        found = _search(graph, wanted, kept, cases, draft, flops) if wanted.max_flips is not None else None
         if found:
             kept |= {node: f"search: {unit.without:.2%} flip without it" for unit in found.units for node in unit.nodes}
         with step(f"Converting to {wanted.precision}"):
             signature = _write(graph, wanted, kept, draft)
+        products = usual_products(draft, signature)
         if wanted.all_products:
-            _require_all_products(draft, kept)
-        products = product_shares(draft, signature)
-        _require_share(draft, signature, wanted, kept, products)
+            _require_all_products(products, kept)
+        _require_share(products, wanted, kept)
         record = _record(source, wanted, kept, signature)
         with step("Checking"):
             stamp(draft, record.to_metadata())
@@ -109,7 +112,7 @@ def convert_file(
         casts = describe(draft).ops.get("Cast", 0)
         artifact = publish(draft, record, out)
     return ConvertedFile(
-        artifact=artifact, parent=source.path, casts=casts, shares=products, ranges=ranges, search=found
+        artifact=artifact, parent=source.path, casts=casts, shares=shares_by_type(products), ranges=ranges, search=found
     )
 
 
@@ -146,11 +149,12 @@ def _record(source: Artifact, wanted: Conversion, kept: Mapping[str, str], signa
         conversion=wanted.to_json(),
         kept=dict(sorted(kept.items())),
         signature=signature,
+        tools=tool_versions(*CONVERT),
     )
 
 
 def _without_convolutions(source: Artifact, scratch: Path) -> Artifact:
-    """The same graph for bf16, which ONNX has no convolutions in; only its path is another."""
+    """Return the same graph for bf16, in which ONNX has no convolutions; only its path is another."""
     from samdec_export.precision.convolution_products import convolutions_to_products
 
     path = scratch / "products.onnx"
@@ -160,10 +164,9 @@ def _without_convolutions(source: Artifact, scratch: Path) -> Artifact:
 
 
 def _protected(
-    source: Artifact, wanted: Conversion, cases: Sequence[NamedFeeds]
+    source: Artifact, wanted: Conversion, cases: Sequence[NamedFeeds], flops: Mapping[str, int]
 ) -> tuple[dict[str, str], Sequence[TensorRange]]:
-    """What the rules and the measured ranges keep, and those ranges."""
-    from samdec_export.export.cost import usual_products
+    """Return what the rules and the measured ranges keep, and those ranges."""
     from samdec_export.precision.keep import keep_by_range, keep_by_rule, keep_cheap
     from samdec_export.precision.ranges import audit_ranges
 
@@ -173,9 +176,7 @@ def _protected(
     by_range = keep_by_range(source.path, wanted.precision, absmax, wanted.margin)
     if wanted.all_products:
         return by_range | keep_by_rule(source.path), ranges
-    signature = source.record.signature
-    scores = [spec.name for spec in signature.outputs if spec.content == "scores"]
-    flops = {product.node: product.flops for product in usual_products(source.path, signature)}
+    scores = [spec.name for spec in source.record.signature.outputs if spec.content == "scores"]
     return keep_cheap(source.path, flops) | by_range | keep_by_rule(source.path, scores), ranges
 
 
@@ -186,7 +187,7 @@ def _asked_for(source: Artifact, wanted: Conversion) -> dict[str, str]:
 
 
 def _write(source: Artifact, wanted: Conversion, kept: Mapping[str, str], draft: Path) -> Signature:
-    """The typed graph into `draft`; returns its signature."""
+    """Write the typed graph into `draft`; returns its signature."""
     from samdec_export.precision.autocast import autocast
     from samdec_export.precision.keep import stored_low
 
@@ -207,12 +208,16 @@ def _write(source: Artifact, wanted: Conversion, kept: Mapping[str, str], draft:
 
 
 def _search(
-    source: Artifact, wanted: Conversion, kept: Mapping[str, str], cases: Sequence[NamedFeeds], draft: Path
+    source: Artifact,
+    wanted: Conversion,
+    kept: Mapping[str, str],
+    cases: Sequence[NamedFeeds],
+    draft: Path,
+    flops: Mapping[str, int],
 ) -> SearchResult:
-    """More nodes to keep, until few enough mask pixels flip."""
+    """Find more nodes to keep, until few enough mask pixels flip."""
     from samdec_export.backends.oracle.runner import OracleRunner
     from samdec_export.backends.ort import OrtRunner
-    from samdec_export.export.cost import usual_products
     from samdec_export.parity.metrics import mask_metrics
     from samdec_export.precision.search import search
 
@@ -232,9 +237,8 @@ def _search(
         note(f"{flipped / pixels:.3%} flip with {len(more)} nodes more")
         return flipped / pixels
 
-    products = usual_products(source.path, signature)
-    total = sum(product.flops for product in products)
-    weights = {product.node: product.flops / total for product in products}
+    total = sum(flops.values())
+    weights = {node: count / total for node, count in flops.items()}
     budget = 1 - LEAST_SHARE - sum(weights.get(node, 0.0) for node in kept)
     nodes = [node for node in _float_nodes(source.path) if node not in kept]
     with step("Searching for what to keep in fp32") as note:
@@ -256,28 +260,29 @@ def _float_nodes(path: Path) -> list[str]:
     return [node.name for node in flow.nodes.values() if flow.float_outputs(node)]
 
 
-def _require_all_products(draft: Path, kept: Mapping[str, str]) -> None:
-    from samdec_export.export.dataflow import fp32_products
+def _require_all_products(products: Sequence[Product], kept: Mapping[str, str]) -> None:
+    from samdec_export.export.cost import fp32_products
 
-    if stayed := fp32_products(draft):
-        reasons = "; ".join(f"{node} ({kept.get(node, 'beside a kept one')})" for node in stayed)
+    if stayed := fp32_products(products):
         raise GraphError(
-            f"--all-products: {len(stayed)} of the matrix products must stay in fp32: {reasons}.",
+            f"--all-products: {len(stayed)} of the matrix products must stay in fp32: {_reasons(stayed, kept)}.",
             "Leave out --all-products, or the --keep-fp32 that names them.",
         )
 
 
-def _require_share(
-    draft: Path, signature: Signature, wanted: Conversion, kept: Mapping[str, str], shares: Mapping[str, float]
-) -> None:
-    from samdec_export.export.cost import usual_products
+def _require_share(products: Sequence[Product], wanted: Conversion, kept: Mapping[str, str]) -> None:
+    from samdec_export.export.cost import shares_by_type
 
     low = FORMATS[wanted.precision].dtype
-    if shares.get(low, 0.0) >= LEAST_SHARE:
+    share = shares_by_type(products).get(low, 0.0)
+    if share >= LEAST_SHARE:
         return
-    stayed = [product.node for product in usual_products(draft, signature) if product.dtype != low]
-    reasons = "; ".join(f"{node} ({kept.get(node, 'beside a kept one')})" for node in stayed)
+    stayed = [product.node for product in products if product.dtype != low]
     raise GraphError(
-        f"Only {shares.get(low, 0.0):.1%} of the operations of matrix products would be {wanted.precision}: {reasons}.",
+        f"Only {share:.1%} of the operations of matrix products would be {wanted.precision}: {_reasons(stayed, kept)}.",
         f"At least {LEAST_SHARE:.0%} must be: keep less in fp32, or stay with fp32.",
     )
+
+
+def _reasons(nodes: Sequence[str], kept: Mapping[str, str]) -> str:
+    return "; ".join(f"{node} ({kept.get(node, 'beside a kept one')})" for node in nodes)

@@ -66,7 +66,7 @@ class _Rewriter:
     made: dict[str, Array] = field(default_factory=dict)
 
     def write(self, node: onnx.NodeProto) -> Iterator[onnx.NodeProto]:
-        """The node itself, or what stands for a convolution."""
+        """Yield the node itself, or what stands for a convolution."""
         match node.op_type:
             case "Conv":
                 yield from self._convolution(node)
@@ -97,7 +97,7 @@ class _Rewriter:
     def _product(
         self, node: onnx.NodeProto, image: str, matrix: Array, bias: Array | None, output: str
     ) -> Iterator[onnx.NodeProto]:
-        """A matrix (D, C) times each pixel of `image` (B, C, h, w), plus a bias (D,): `output` (B, D, h, w)."""
+        """Yield a matrix (D, C) times each pixel of `image` (B, C, h, w), plus a bias (D,): `output` (B, D, h, w)."""
         name = node.name
         rows = self._make(f"{name}/to_rows", np.array([0, 0, -1]))
         yield _node("Reshape", [image, rows], f"{name}/rows")  # (B, C, h*w)
@@ -113,7 +113,7 @@ class _Rewriter:
         yield _node("Reshape", [product, f"{name}/shape"], output, name=f"{name}/image")
 
     def _plain(self, node: onnx.NodeProto) -> tuple[Array, int]:
-        """The weight of a convolution that is a product, and the side of its square kernel."""
+        """Return the weight of a convolution that is a product, and the side of its square kernel."""
         attributes = {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
         weight = self.weights.get(node.input[1])
         if weight is None or weight.ndim != 4:

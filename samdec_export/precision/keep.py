@@ -23,8 +23,8 @@ CHEAP: Final = "cheap"
 """How the reasons of `keep_cheap` begin."""
 
 CHEAP_SHARE: Final = 0.04
-"""Of the operations of matrix products: what is kept in fp32 because it costs next to nothing. In a decoder these are
-the products of tokens among themselves: a fifth off the pixels that flip, half off the error of predicted IoUs."""
+"""Of the operations of all matmuls: what is kept in fp32 because it costs next to nothing. In a decoder these are the
+token-to-token matmuls: a fifth off the pixels that flip, half off the error of predicted IoUs."""
 
 NORMALISATIONS = frozenset({"LayerNormalization", "InstanceNormalization", "GroupNormalization", "RMSNormalization"})
 SPELLED_OUT = frozenset({"Sub", "Pow", "Mul", "ReduceMean", "ReduceSumSquare", "Add", "Sqrt", "Reciprocal", "Div"})
@@ -34,7 +34,7 @@ COMPARISONS = frozenset({"Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEq
 
 
 def keep_by_rule(path: Path, scores: Sequence[str] = ()) -> dict[str, str]:
-    """Nodes whose arithmetic needs fp32 whatever the weights are: name and reason.
+    """Return nodes whose arithmetic needs fp32 whatever the weights are: name and reason.
 
     Args:
         path: The fp32 graph.
@@ -54,7 +54,7 @@ def keep_by_rule(path: Path, scores: Sequence[str] = ()) -> dict[str, str]:
     for name in flow.ancestors(whole, stop=MATRIX_PRODUCTS):
         kept.setdefault(name, "coordinates, labels and sizes: whole numbers are decided on them")
     for name in _only_for(flow, scores):
-        kept.setdefault(name, "scores: masks are ranked by them, and they take a few products of a few rows")
+        kept.setdefault(name, "scores: masks are ranked by them, and they take a few matmuls of a few rows")
     for node in flow.nodes.values():
         if node.op_type == "Resize":
             kept.setdefault(node.name, "resizing: weights follow from coordinates")
@@ -62,7 +62,7 @@ def keep_by_rule(path: Path, scores: Sequence[str] = ()) -> dict[str, str]:
 
 
 def keep_cheap(path: Path, flops: Mapping[str, int]) -> dict[str, str]:
-    """The cheapest matrix products, as many as `CHEAP_SHARE` allows, and what only joins kept nodes: name and reason.
+    """Return the cheapest matmuls, as many as `CHEAP_SHARE` allows, and what only joins kept nodes: name and reason.
 
     Args:
         path: The fp32 graph.
@@ -75,17 +75,17 @@ def keep_cheap(path: Path, flops: Mapping[str, int]) -> dict[str, str]:
     left = CHEAP_SHARE * sum(flops.values())
     kept = dict.fromkeys(_normalisations(flow), "")  # others keep them; here they are neighbours
     cheap: dict[str, str] = {}
-    for node in sorted(flops, key=lambda name: flops[name]):
+    for node in sorted(flops, key=lambda name: flops[name]):  # cheapest first, until the share is used up
         left -= flops[node]
         if left < 0:
             break
-        cheap[node] = f"{CHEAP}: products of tokens among themselves, which all that follows depends on"
+        cheap[node] = f"{CHEAP}: token-to-token matmuls, which all that follows depends on"
     between = _between(flow, {*kept, *cheap})
     return cheap | dict.fromkeys(sorted(between), f"{CHEAP}: between nodes in fp32, where a cast would cost more")
 
 
 def stored_low(kept: Mapping[str, str]) -> frozenset[str]:
-    """The kept nodes whose weights need not be exact: what they compute is. Their matrices are most of a file's bytes.
+    """Return the kept nodes that compute exactly with weights that need not be: those are most of a file's bytes.
 
     Args:
         kept: Nodes in fp32 with reasons, as the functions of this module give them.
@@ -96,7 +96,7 @@ def stored_low(kept: Mapping[str, str]) -> frozenset[str]:
 def keep_by_range(
     path: Path, precision: Precision, absmax: Mapping[str, float], margin: float = DEFAULT_MARGIN
 ) -> dict[str, str]:
-    """Nodes that read or make a tensor which may leave the range of `precision`: name and reason.
+    """Return nodes that read or make a tensor which may leave the range of `precision`: name and reason.
 
     Args:
         path: The fp32 graph.
@@ -118,7 +118,7 @@ def keep_by_range(
 
 
 def asked_for(path: Path, patterns: Sequence[str]) -> dict[str, str]:
-    """Nodes whose name or operator a user's pattern matches: name and reason.
+    """Return nodes whose name or operator a user's pattern matches: name and reason.
 
     Raises:
         UsageError: A pattern matches nothing.
@@ -138,12 +138,13 @@ def asked_for(path: Path, patterns: Sequence[str]) -> dict[str, str]:
 
 
 def _between(flow: Dataflow, kept: set[str]) -> set[str]:
-    """Nodes that compute and are no products, all of whose neighbours, seen through moves, are kept or such nodes."""
+    """Return nodes that compute, no matmuls, whose neighbours, seen through moves, are all kept or such nodes."""
     found = {
         node.name
         for node in flow.nodes.values()
         if node.op_type not in MATRIX_PRODUCTS | MOVES and flow.float_outputs(node) and node.name not in kept
     }
+    # Strike out whatever has a neighbour in low precision, until nothing more falls: its neighbours may fall with it.
     neighbours = {name: {*_seen(flow, name, forward=True), *_seen(flow, name, forward=False)} for name in found}
     while strays := {name for name in found if not neighbours[name] <= kept | found}:
         found -= strays
@@ -151,7 +152,7 @@ def _between(flow: Dataflow, kept: set[str]) -> set[str]:
 
 
 def _seen(flow: Dataflow, name: str, *, forward: bool) -> Iterator[str]:
-    """The nearest nodes behind (or before) a node that do more than move numbers."""
+    """Yield the nearest nodes behind (or before) a node that do more than move numbers."""
     node = flow.nodes[name]
     if forward:
         nearest = [flow.nodes[reader] for tensor in flow.float_outputs(node) for reader in flow.readers[tensor]]
@@ -165,8 +166,9 @@ def _seen(flow: Dataflow, name: str, *, forward: bool) -> Iterator[str]:
 
 
 def _only_for(flow: Dataflow, outputs: Sequence[str]) -> set[str]:
-    """The nodes that nothing but these outputs follows from."""
+    """Return the nodes that nothing but these outputs follows from."""
     others = [value.name for value in flow.model.graph.output if value.name not in outputs]
+    # What follows backwards from these outputs, less what the other outputs need too.
     own, shared = (
         flow.ancestors(flow.makers[name] for name in names if name in flow.makers) for names in (outputs, others)
     )
@@ -186,7 +188,7 @@ def _is_decision(node: onnx.NodeProto) -> bool:
 
 
 def _normalisations(flow: Dataflow) -> Iterator[str]:
-    """Normalisation operators, and those that are spelled out: back from each square root to the means."""
+    """Yield normalisations: operators, and those spelled out, back from each square root to the means."""
     roots = [node for node in flow.nodes.values() if node.op_type == "Sqrt"]
     yield from (node.name for node in flow.nodes.values() if node.op_type in NORMALISATIONS)
     for root in roots:
@@ -197,7 +199,7 @@ def _normalisations(flow: Dataflow) -> Iterator[str]:
 
 
 def _chain(flow: Dataflow, root: onnx.NodeProto) -> list[str]:
-    """From a square root back through what it is the root of: variance, squares, differences, mean."""
+    """Return the nodes from a square root back through what it is the root of: variance, squares, differences, mean."""
     found: list[str] = []
     waiting = [root]
     while waiting:
@@ -205,6 +207,8 @@ def _chain(flow: Dataflow, root: onnx.NodeProto) -> list[str]:
         if node.name in found:
             continue
         found.append(node.name)
+        # sqrt(mean((x - mean(x))^2) + epsilon): once past the mean of squares, an Add is no longer that of epsilon but
+        # one that makes x, such as a residual, and is none of the normalisation's business.
         means = any(flow.nodes[name].op_type == "ReduceMean" for name in found)
         waiting += [
             source
@@ -215,7 +219,7 @@ def _chain(flow: Dataflow, root: onnx.NodeProto) -> list[str]:
 
 
 def _users(flow: Dataflow, names: Iterable[str]) -> Iterator[str]:
-    """The divisions and products behind a root."""
+    """Yield the divisions and products behind a root."""
     for name in names:
         for tensor in flow.nodes[name].output:
             for reader in flow.readers[tensor]:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["plot_ranges"]
 
 FAR_LIMIT = 1e8
-"""A limit this many times above everything is told in the legend alone: drawn, it would leave no room for the rest."""
+"""A limit this many times above everything stands in the legend alone: drawn, it would leave no room for the rest."""
 
 OFFSETS = [(side * dx, dy) for dy in (16, 32, 48, 64, 80, 96, 112) for dx in (8, 30, 60) for side in (1, -1)]
 """Where a name may stand beside its point, in points of 1/72 inch, the nearest first."""
@@ -130,5 +130,5 @@ def _name(figure: Figure, axis: Axes, ranges: Sequence[TensorRange], worst: Sequ
 
 
 def _line(start: Sequence[float], end: Sequence[float]) -> list[list[float]]:
-    """Positions along the line from a point to its name."""
+    """Return positions along the line from a point to its name."""
     return [[a + part / 10 * (b - a) for a, b in zip(start, end, strict=True)] for part in range(1, 10)]

@@ -64,32 +64,32 @@ class TensorRange:
 
     @property
     def reach(self) -> float:
-        """The largest magnitude that computing this tensor may meet: its own, or that of its input's squares."""
+        """Return the largest magnitude that computing this tensor may meet: its own, or that of its input's squares."""
         return max(self.absmax, self.squared_absmax or 0.0)
 
     @property
     def moves(self) -> bool:
-        """It only hands on values that other tensors of the audit hold as well."""
+        """Return whether it only hands on values that other tensors of the audit hold as well."""
         return self.op in MOVING
 
     def overflow(self, precision: Precision) -> bool:
-        """A value is beyond the largest that `precision` holds."""
+        """Return whether a value is beyond the largest that `precision` holds."""
         return self.absmax > FORMATS[precision].largest
 
     def squares_overflow(self, precision: Precision) -> bool:
-        """A LayerNormalization would fail in `precision`, unless it computes its variance in fp32."""
+        """Return whether a LayerNormalization would fail in `precision`, unless it computes its variance in fp32."""
         return (self.squared_absmax or 0.0) > FORMATS[precision].largest
 
     def margin(self, precision: Precision) -> float:
-        """How many times larger the values could be; below 1 they overflow, infinite where all is zero."""
+        """Return how many times larger the values could be; below 1 they overflow, infinite where all is zero."""
         return FORMATS[precision].largest / self.absmax if self.absmax else math.inf
 
     def below_normal(self, precision: Precision) -> float:
-        """The share of the non-zero values, 0 to 1, that lose precision or vanish because they are too small."""
+        """Return the share of the non-zero values, 0 to 1, that lose precision or vanish because they are too small."""
         return self.below[precision] / self.nonzero if self.nonzero else 0.0
 
     def to_json(self) -> dict[str, Any]:
-        """Every field as JSON."""
+        """Return every field as JSON."""
         return asdict(self)
 
 
@@ -177,7 +177,7 @@ class _Tally:
 
 
 def _tallies(graph: StepwiseGraph) -> dict[str, _Tally]:
-    """A tally for every float32 tensor, in graph order; those of initialisers are complete."""
+    """Return a tally for every float32 tensor, in graph order; those of initialisers are complete."""
     tallies = {name: _Tally(name, name, "", "input") for name in graph.inputs if graph.is_float32(name)}
     for node in graph.nodes:
         for name in node.input:

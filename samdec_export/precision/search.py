@@ -37,12 +37,12 @@ class SearchResult:
 
     @property
     def reached(self) -> bool:
-        """The target is met."""
+        """Return whether the target is met."""
         return self.after <= self.target
 
     @property
     def nodes(self) -> frozenset[str]:
-        """Every node to keep."""
+        """Return every node to keep."""
         return frozenset(node for unit in self.units for node in unit.nodes)
 
 
@@ -100,7 +100,7 @@ def _cost(runs: Sequence[tuple[str, ...]], weights: Mapping[str, float]) -> floa
 def _best_run(
     left: list[str], kept: list[tuple[str, ...]], trials: _Trials, room: float, weights: Mapping[str, float]
 ) -> tuple[str, ...] | None:
-    """The run that brings most, as short as it can be; None if none brings anything."""
+    """Return the run that brings most, as short as it can be; None if none brings anything."""
     now = trials.of(kept)
     size = max(1, -(-len(left) // SEGMENTS))
     runs = [tuple(left[start : start + size]) for start in range(0, len(left), size)]
@@ -119,7 +119,7 @@ def _best_run(
 
 
 def _within(run: tuple[str, ...], room: float, weights: Mapping[str, float]) -> list[tuple[str, ...]]:
-    """The run, or its parts that cost no more than `room`."""
+    """Return the run, or its parts that cost no more than `room`."""
     if _cost([run], weights) <= room:
         return [run]
     if len(run) == 1:
@@ -129,7 +129,7 @@ def _within(run: tuple[str, ...], room: float, weights: Mapping[str, float]) -> 
 
 
 def _needed(kept: list[tuple[str, ...]], trials: _Trials, target: float) -> list[tuple[str, ...]]:
-    """Without the runs that the target does not need, the earliest found given back first."""
+    """Return the runs that the target needs; of the others, the earliest found are given back first."""
     for run in list(kept):
         others = [other for other in kept if other != run]
         if trials.of(others) <= target:

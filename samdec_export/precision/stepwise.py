@@ -11,6 +11,7 @@ import onnx
 from onnx import TensorProto, inliner, numpy_helper
 
 from samdec_export.core.errors import DependencyError, GraphError, UsageError
+from samdec_export.core.feeds import undeclared
 from samdec_export.core.runner import Array, Feeds
 from samdec_export.export.onnx_file import dtype_name
 
@@ -20,7 +21,7 @@ NODES_PER_RUN = 8
 """Nodes whose outputs are in memory together, beside the values that later nodes wait for."""
 
 FATAL_ONLY = 4
-"""Errors are raised as well: in the log they would be told twice."""
+"""Errors are raised as well: in the log they would stand twice."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,37 +64,29 @@ class StepwiseGraph:
 
     @property
     def inputs(self) -> tuple[str, ...]:
-        """What `run` must be given."""
+        """Return what `run` must be given."""
         return tuple(value.name for value in self._inputs)
 
     def is_float32(self, name: str) -> bool:
-        """An input or a node's output is of that type, as ONNX Runtime finds it."""
+        """Return whether an input or a node's output is of that type, as ONNX Runtime finds it."""
         return self.types.get(name) == TensorProto.FLOAT
 
     def check(self, feeds: Feeds) -> None:
-        """Do nothing if `feeds` are the graph's inputs.
+        """Raise unless `feeds` are the graph's inputs.
 
         Raises:
-            UsageError: They are not; the message tells each difference.
+            UsageError: They are not; the message lists each difference.
         """
-        wanted = {value.name: value for value in self._inputs}
-        problems = [f"input {name} is missing" for name in wanted.keys() - feeds.keys()]
-        problems += [f"there is no input {name}" for name in feeds.keys() - wanted.keys()]
-        for name in wanted.keys() & feeds.keys():
-            array, dtype, shape = feeds[name], dtype_name(self.types[name]), tuple(wanted[name].shape)
-            fits = len(array.shape) == len(shape) and all(
-                size == axis for size, axis in zip(array.shape, shape, strict=True) if isinstance(axis, int)
-            )
-            if str(array.dtype) != dtype or not fits:
-                problems.append(f"{name} is {array.dtype} {array.shape}, not {dtype} {shape}")
+        declared = {value.name: (dtype_name(self.types[value.name]), _axes(value)) for value in self._inputs}
+        problems = undeclared(declared, feeds)
         if problems:
             raise UsageError(
-                f"The inputs do not fit {self.path}: {'; '.join(sorted(problems))}.",
+                f"The inputs do not fit {self.path}: {'; '.join(problems)}.",
                 "samdec-export inspect shows what it takes.",
             )
 
     def run(self, feeds: Feeds) -> Iterator[tuple[onnx.NodeProto, Mapping[str, Array]]]:
-        """Every node in order, with the values of at least its inputs and outputs, by name.
+        """Yield every node in order, with the values of at least its inputs and outputs, by name.
 
         Raises:
             UsageError: `feeds` are not the graph's inputs.
@@ -123,10 +116,13 @@ class StepwiseGraph:
             known.update(node.output)
 
     def _cut(self, size: int) -> Iterator[_Part]:
+        """Yield the graph as parts of `size` nodes, each with what it takes from those before it."""
+        # The number of the last part that reads a tensor: a later node of the same part overwrites an earlier one's.
         last_use = {name: index // size for index, node in enumerate(self.nodes) for name in node.input}
         for number, start in enumerate(range(0, len(self.nodes), size)):
             nodes = self.nodes[start : start + size]
             outputs = [name for node in nodes for name in node.output if name]
+            # What the part reads and does not make: weights go into its model, all else is fed to it.
             taken = dict.fromkeys(name for node in nodes for name in node.input if name and name not in outputs)
             weights = [name for name in taken if name in self.initialisers]
             inputs = [name for name in taken if name not in self.initialisers]
@@ -135,6 +131,7 @@ class StepwiseGraph:
                 model=self._submodel(nodes, inputs, outputs, weights),
                 inputs=inputs,
                 outputs=outputs,
+                # A value that nothing reads, such as the graph's own output, is spent where it is made.
                 spent=[name for name in (*inputs, *outputs) if last_use.get(name, number) == number],
             )
 
@@ -151,7 +148,7 @@ class StepwiseGraph:
 
 
 def _with_every_output(model: onnx.ModelProto) -> bytes:
-    """The model with every node's outputs as its outputs, so that ONNX Runtime tells their types."""
+    """Return the model with every node's outputs as its outputs, so that ONNX Runtime gives their types."""
     probe = onnx.ModelProto()
     probe.CopyFrom(model)
     del probe.graph.output[:]
@@ -177,8 +174,13 @@ def _open(model: bytes, path: Path) -> Any:
         raise GraphError(f"ONNX Runtime refuses {path}: {_reason(error)}", "Export it again.") from error
 
 
+def _axes(value: Any) -> tuple[str | int, ...]:
+    """Return an input's axes by name or size; one that has neither gets a name of its own."""
+    return tuple(axis if axis is not None else f"{value.name}.{index}" for index, axis in enumerate(value.shape))
+
+
 def _elem_type(value: Any, path: Path) -> int:
-    """The ONNX element type of what ONNX Runtime writes as `tensor(float)`."""
+    """Return the ONNX element type of what ONNX Runtime writes as `tensor(float)`."""
     text = str(value.type)
     try:
         return int(TensorProto.DataType.Value(text.removeprefix("tensor(").removesuffix(")").upper()))

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Final, Literal, TypeAlias
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema, model_validator
 
-from samdec_export.backends.tensorrt.options import RTX_TARGETS, BuildOptions, EngineName
+from samdec_export.backends.tensorrt.options import RTX_TARGETS, BuildOptions
 from samdec_export.core.dtypes import LowPrecision, Precision
 from samdec_export.core.errors import UsageError
 from samdec_export.core.options import (
@@ -27,6 +27,7 @@ from samdec_export.core.options import (
     MasksMode,
     SweepName,
 )
+from samdec_export.core.packages import EngineName
 from samdec_export.core.signature import Dim
 from samdec_export.models.registry import MODELS, find_model
 from samdec_export.parity.tolerances import TOLERANCES, Tolerance

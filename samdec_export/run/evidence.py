@@ -8,9 +8,9 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from samdec_export.core.dtypes import Precision
-from samdec_export.parity.comparisons import Validated
 
 if TYPE_CHECKING:
+    from samdec_export.parity.comparisons import Validated
     from samdec_export.parity.evidence import ErrorSpread, WorstMask
     from samdec_export.parity.validate import ValidationResult
 

@@ -9,12 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from samdec_export.backends.candidates import BACKENDS
 from samdec_export.backends.tensorrt.index import obstacle
-from samdec_export.backends.tensorrt.options import ENGINES, EngineName
 from samdec_export.core.dtypes import Precision
 from samdec_export.core.errors import SamdecError, ValidationError
 from samdec_export.core.files import staging
 from samdec_export.core.log import step
+from samdec_export.core.packages import ENGINES, EngineName
 from samdec_export.report.document import Document
 from samdec_export.report.render import ReportFormat, read, render
 from samdec_export.run import stages
@@ -22,7 +23,7 @@ from samdec_export.run.baseline import RecordedBench, read_baseline
 from samdec_export.run.config import RunConfig
 from samdec_export.run.document import Results, build_document, engine_obstacles, engine_record
 from samdec_export.run.job import Job, hash_of
-from samdec_export.run.ledger import Entry, FileHashes, Ledger, Made, Stage, open_ledger
+from samdec_export.run.ledger import Entry, FileHashes, Ledger, Stage, StageOutput, open_ledger
 
 __all__ = ["Ran", "run"]
 
@@ -44,7 +45,7 @@ class Ran:
     stages: tuple[Entry, ...]
 
     def require(self) -> None:
-        """Do nothing if every threshold holds.
+        """Raise unless every threshold holds.
 
         Raises:
             ValidationError: One does not; the message is its sentence.
@@ -87,10 +88,12 @@ def _run(job: Job, ledger: Ledger, baseline: RecordedBench | None, command: str)
     files = _files(job, ledger)
     engines, notes = _engines(job, ledger, files)
     exported = files["fp32"]
-    parity = [ledger.settle(stages.parity_stage(job, exported, entry, precision)) for precision, entry in files.items()]
+    parity = [
+        ledger.run_stage(stages.parity_stage(job, exported, entry, precision)) for precision, entry in files.items()
+    ]
     run_here = [(precision, entry) for precision, entry in engines if not obstacle(engine_record(entry), job.machine)]
     tried = [
-        ledger.settle(stages.engine_parity_stage(job, exported, entry, precision)) for precision, entry in run_here
+        ledger.run_stage(stages.engine_parity_stage(job, exported, entry, precision)) for precision, entry in run_here
     ]
     ran = [entry for (_, entry), found in zip(run_here, tried, strict=True) if found.result["comparisons"]]
     bench = _bench(job, ledger, files, ran)
@@ -103,27 +106,27 @@ def _run(job: Job, ledger: Ledger, baseline: RecordedBench | None, command: str)
         baseline=baseline,
         notes=notes,
     )
-    entry = ledger.settle(_report_stage(job, results, command))
+    entry = ledger.run_stage(_report_stage(job, results, command))
     return Ran(document=read(entry.file("report.json")), out=job.config.out, stages=tuple(ledger.entries))
 
 
 def _files(job: Job, ledger: Ledger) -> dict[Precision, Entry]:
-    """ONNX files by precision, fp32 first."""
-    traced = ledger.settle(stages.trace_stage(job, ledger.folder))
-    files: dict[Precision, Entry] = {"fp32": ledger.settle(stages.simplify_stage(job, traced))}
+    """Make the ONNX files: by precision, fp32 first."""
+    traced = ledger.run_stage(stages.trace_stage(job, ledger.folder))
+    files: dict[Precision, Entry] = {"fp32": ledger.run_stage(stages.simplify_stage(job, traced))}
     for precision in job.config.low_precisions:
-        files[precision] = ledger.settle(stages.convert_stage(job, files["fp32"], precision))
+        files[precision] = ledger.run_stage(stages.convert_stage(job, files["fp32"], precision))
     return files
 
 
 def _engines(
     job: Job, ledger: Ledger, files: Mapping[Precision, Entry]
 ) -> tuple[tuple[tuple[Precision, Entry], ...], tuple[str, ...]]:
-    """Engines, each with the precision of its file; and what was left out."""
+    """Build the engines, each with the precision of its file; and say what was left out."""
     wanted, notes = _wanted_engines(job)
     out = job.config.out
     built = [
-        (precision, ledger.settle(stages.engine_stage(job, files[precision], engine, precision, folder)))
+        (precision, ledger.run_stage(stages.engine_stage(job, files[precision], engine, precision, folder)))
         for engine in wanted
         for folder in (out if len(wanted) == 1 else out / engine,)  # two flavours may give a file the same name
         for precision in job.config.engine_precisions
@@ -143,31 +146,31 @@ def _wanted_engines(job: Job) -> tuple[tuple[EngineName, ...], tuple[str, ...]]:
 
 
 def _bench(job: Job, ledger: Ledger, files: Mapping[Precision, Entry], engines: Sequence[Entry]) -> Entry | None:
-    """Times of the files that ONNX Runtime's CPU provider has kernels for, and of the engines that ran."""
-    timed = [files[precision] for precision in job.config.precisions if precision != "bf16"]
+    """Time the files that ONNX Runtime can run on the CPU, and the engines that ran."""
+    timed = [files[precision] for precision in job.config.precisions if precision in BACKENDS["ort"].precisions]
     if not job.config.bench.enabled or not (timed or engines):
         return None
-    return ledger.settle(stages.bench_stage(job, timed, engines))
+    return ledger.run_stage(stages.bench_stage(job, timed, engines))
 
 
 def _report_stage(job: Job, results: Results, command: str) -> Stage:
     config = job.config
 
-    def make() -> Made:
+    def make() -> StageOutput:
         document = build_document(job, results, command)
         with step("Writing the report"), staging(config.out) as scratch:
             for name, kind in REPORTS.items():
                 (scratch / name).write_text(render(document, kind), encoding="utf-8")
             for name in REPORTS:
                 os.replace(scratch / name, config.out / name)
-        return Made(files=tuple(config.out / name for name in REPORTS))
+        return StageOutput(files=tuple(config.out / name for name in REPORTS))
 
     baseline = config.gate.latency.baseline if config.gate.latency else None
-    inputs = job.inputs(
-        stages={entry.stage: entry.hash for entry in results.stages},
-        config=config.model_dump(mode="json"),
-        command=command,
-        engines=engine_obstacles(job, results),
-        **{"gate.latency.baseline": hash_of(baseline, "gate.latency.baseline")},
-    )
-    return Stage(name="report", inputs=inputs, make=make)
+    own = {
+        "stages": {entry.stage: entry.hash for entry in results.stages},
+        "config": config.model_dump(mode="json"),
+        "command": command,
+        "engines": engine_obstacles(job, results),
+        "gate.latency.baseline": hash_of(baseline, "gate.latency.baseline"),
+    }
+    return Stage(name="report", inputs=job.inputs((), own), make=make)

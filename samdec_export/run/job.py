@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -9,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from samdec_export.backends.machine import Machine, glance
 from samdec_export.core import interrupts
-from samdec_export.core.artifact import tool_versions
 from samdec_export.core.errors import CheckpointError, UsageError
 from samdec_export.core.files import sha256
+from samdec_export.core.packages import tool_versions
 from samdec_export.models.checkpoint_path import checkpoint_digest, resolve_checkpoint
 from samdec_export.run.config import RunConfig
 from samdec_export.run.ledger import FileHashes, code_hash
@@ -30,7 +31,7 @@ class Weights:
 
     @cached_property
     def loaded(self) -> LoadedModel:
-        """The decoder.
+        """Return the decoder.
 
         Raises:
             CheckpointError: It cannot be read, or is not the file that was hashed.
@@ -65,7 +66,7 @@ class Job:
 
     @classmethod
     def of(cls, config: RunConfig, hashes: FileHashes) -> Job:
-        """The job of a config.
+        """Return the job of a config.
 
         Raises:
             CheckpointError: There is no such checkpoint, or it cannot be read.
@@ -81,13 +82,13 @@ class Job:
         weights = Weights(checkpoint, config.model, digest)
         return cls(config=config, digest=digest, weights=weights, machine=glance())
 
-    def inputs(self, *packages: str, **own: Any) -> dict[str, Any]:
-        """What a stage depends on: its own inputs, this package's code, and the packages that decide its bytes."""
+    def inputs(self, packages: Iterable[str], own: Mapping[str, Any]) -> dict[str, Any]:
+        """Return what a stage depends on: its own inputs, this package's code, and the packages that do its work."""
         return {**own, "code": code_hash(), "packages": tool_versions(*packages)}
 
 
 def hash_of(path: Path | None, key: str) -> str | None:
-    """The hash of a small file that the config names; None where it names none.
+    """Return the hash of a small file that the config names; None where it names none.
 
     Raises:
         UsageError: It cannot be read.

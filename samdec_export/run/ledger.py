@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -22,7 +23,17 @@ from samdec_export.core.errors import UsageError
 from samdec_export.core.files import holding, remove_abandoned, remove_empty, sha256, staging, write_text
 from samdec_export.core.log import log
 
-__all__ = ["Entry", "FileHashes", "Ledger", "Made", "Stage", "code_hash", "open_ledger"]
+__all__ = [
+    "Entry",
+    "FileHashes",
+    "Ledger",
+    "Stage",
+    "StageOutput",
+    "code_hash",
+    "open_ledger",
+    "package_files",
+    "package_hash",
+]
 
 FOLDER = ".samdec"
 """Of the ledger, in the folder that a run writes to."""
@@ -31,7 +42,7 @@ HASHES = "hashes.json"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Made:
+class StageOutput:
     """What a stage leaves: files that are in their places, and a JSON object of what it found out."""
 
     files: tuple[Path, ...] = ()
@@ -44,13 +55,13 @@ class Stage:
 
     Args:
         name: Of the stage, and of its file in the ledger.
-        inputs: All that its files and its result follow from, as JSON, by names that a reader knows.
+        inputs: All that its files and its result follow from, by names that a reader knows; JSON, or paths.
         make: Does it.
     """
 
     name: str
     inputs: Mapping[str, Any]
-    make: Callable[[], Made]
+    make: Callable[[], StageOutput]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,12 +81,12 @@ class Entry:
     reason: str
 
     def file(self, ending: str) -> Path:
-        """The file with that ending."""
+        """Return the file with that ending."""
         return next(self.folder / path for path in self.files if path.endswith(ending))
 
     @property
     def hash(self) -> str:
-        """Over what it made and found out: equal where nothing that follows can differ."""
+        """Return a hash over what it made and found out: equal where nothing that follows can differ."""
         return _hash({"files": dict(self.files), "result": dict(self.result)})
 
 
@@ -91,24 +102,24 @@ class Ledger:
         self.folder = out / FOLDER
         self.entries: list[Entry] = []
 
-    def settle(self, stage: Stage) -> Entry:
+    def run_stage(self, stage: Stage) -> Entry:
         """Run a stage, unless it was done with the same inputs and its files are as it left them.
 
         Raises:
             SamdecError: The stage's own. Nothing is written to the ledger then.
         """
-        inputs = json.loads(json.dumps(stage.inputs))
+        inputs = json.loads(json.dumps(stage.inputs, default=os.fspath))
         known = self._read(stage.name)
         reason = self._staleness(known, inputs)
         if known is None or reason:
             log.debug("%s: %s", stage.name, reason)
             started = time.perf_counter()
-            made = stage.make()
+            output = stage.make()
             seconds = round(time.perf_counter() - started, 3)
             known = {
                 "inputs": inputs,
-                "files": {path.relative_to(self.out).as_posix(): sha256(path) for path in made.files},
-                "result": json.loads(json.dumps(dict(made.result))),
+                "files": {path.relative_to(self.out).as_posix(): sha256(path) for path in output.files},
+                "result": json.loads(json.dumps(dict(output.result))),
                 "seconds": seconds,
             }
             write_text(self._path(stage.name), json.dumps({**known, "sha256": _hash(known)}, indent=1) + "\n")
@@ -123,7 +134,7 @@ class Ledger:
         return self.folder / f"{stage}.json"
 
     def _staleness(self, known: Mapping[str, Any] | None, inputs: Mapping[str, Any]) -> str:
-        """Why a stage has to be run; empty where it has not."""
+        """Return why a stage has to be run; empty where it has not."""
         if known is None:
             return "not done before"
         names = [*dict.fromkeys((*inputs, *known["inputs"]))]
@@ -138,7 +149,7 @@ class Ledger:
         return ""
 
     def _read(self, stage: str) -> dict[str, Any] | None:
-        """What is known of a stage; None where it was not done, or the file was damaged."""
+        """Return what is known of a stage; None where it was not done, or the file was damaged."""
         try:
             known: dict[str, Any] = json.loads(self._path(stage).read_text(encoding="utf-8"))
             return known if known.pop("sha256") == _hash(known) else None
@@ -152,7 +163,7 @@ def _hash(value: Any) -> str:
 
 @contextmanager
 def open_ledger(out: Path) -> Iterator[Ledger]:
-    """The ledger of the folder `out`, which no other run may work in meanwhile.
+    """Open the ledger of the folder `out`, which no other run may work in meanwhile.
 
     Raises:
         UsageError: Another one does, or the folder cannot be written to.
@@ -186,7 +197,7 @@ class FileHashes:
         self.again = again
 
     def of(self, path: Path) -> str:
-        """The hash of a file.
+        """Return the hash of a file.
 
         Raises:
             OSError: It cannot be read.
@@ -211,10 +222,18 @@ class FileHashes:
 
 @cache
 def code_hash() -> str:
-    """Over every file of this package: another version of a stage is another stage."""
-    root = Path(samdec_export.__file__).parent
+    """Return a hash over every file of this package: another version of a stage is another stage."""
+    return package_hash(Path(samdec_export.__file__).parent)
+
+
+def package_hash(root: Path) -> str:
+    """Return a hash over the names and the content of a package's files: code, templates, schemas, weights."""
     digest = hashlib.sha256()
-    for path in sorted(path for path in root.rglob("*") if path.is_file() and path.suffix != ".pyc"):
-        digest.update(f"{path.relative_to(root).as_posix()}\n".encode())
-        digest.update(path.read_bytes())
+    for path in package_files(root):
+        digest.update(f"{path.relative_to(root).as_posix()} {sha256(path)}\n".encode())
     return digest.hexdigest()
+
+
+def package_files(root: Path) -> list[Path]:
+    """Return every file of a package but what Python writes there itself, in a fixed order."""
+    return sorted(path for path in root.rglob("*") if path.is_file() and path.suffix != ".pyc")

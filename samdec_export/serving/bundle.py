@@ -121,15 +121,14 @@ def _open(path: Path, wanted: ServingOptions) -> tuple[ServedModel, ServedFile]:
 
 
 def _onnx(artifact: Artifact, wanted: ServingOptions) -> tuple[ServedModel, ServedFile]:
-    from samdec_export.export.onnx_file import describe
+    from samdec_export.export.onnx_file import differences, load
     from samdec_export.serving.model import ServedModel
     from samdec_export.serving.repository import ServedFile
 
-    record, summary = artifact.record, describe(artifact.path)
-    declared = [(item.name, item.dtype, item.shape) for item in (*summary.inputs, *summary.outputs)]
-    if declared != [(spec.name, spec.dtype, spec.labels) for spec in record.signature.tensors]:
+    record = artifact.record
+    if found := [*differences(load(artifact.path), record.signature)]:
         raise GraphError(
-            f"The inputs and outputs of {artifact.path} are not those of its record.",
+            f"The inputs and outputs of {artifact.path} are not those of its record: {'; '.join(found)}.",
             "Another tool changed it: export it again.",
         )
     model = ServedModel(

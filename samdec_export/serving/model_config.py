@@ -6,15 +6,15 @@ import struct
 from typing import Any, Final
 
 from samdec_export.backends.tensorrt.options import Profile
+from samdec_export.core.dtypes import DTYPES
 from samdec_export.core.errors import DependencyError
-from samdec_export.core.signature import DType, TensorSpec, axis_size
+from samdec_export.core.signature import TensorSpec, axis_size
 from samdec_export.serving.model import FILE_NAMES, ServedBackend, ServedModel, WarmUp
 from samdec_export.serving.options import ServedKind, ServingOptions
 
 __all__ = ["config_text", "warm_up_files"]
 
 PLATFORMS: Final[dict[ServedBackend, str]] = {"onnxruntime": "onnxruntime_onnx", "tensorrt": "tensorrt_plan"}
-TYPES: Final[dict[DType, str]] = {"float32": "TYPE_FP32", "float16": "TYPE_FP16", "int64": "TYPE_INT64"}
 KINDS: Final[dict[ServedKind, str]] = {"auto": "KIND_AUTO", "gpu": "KIND_GPU", "cpu": "KIND_CPU"}
 
 
@@ -68,7 +68,7 @@ def warm_up_files(model: ServedModel) -> dict[str, bytes]:
 
 
 def _tensor(model: ServedModel, spec: TensorSpec) -> dict[str, Any]:
-    return {"name": spec.name, "data_type": TYPES[spec.dtype], "dims": model.dims(spec)}
+    return {"name": spec.name, "data_type": DTYPES[spec.dtype].triton, "dims": model.dims(spec)}
 
 
 def _profiles(profiles: tuple[Profile, ...]) -> list[str]:
@@ -81,7 +81,7 @@ def _warm_up(model: ServedModel, warm_up: WarmUp) -> dict[str, Any]:
     for spec in model.signature.inputs:
         shape = spec.concrete(warm_up.sizes)[1 if model.batch_axis else 0 :]
         filled = {"input_data_file": _file_name(spec, warm_up)} if spec.content == "image_size" else {"zero_data": True}
-        inputs[spec.name] = {"data_type": TYPES[spec.dtype], "dims": shape, **filled}
+        inputs[spec.name] = {"data_type": DTYPES[spec.dtype].triton, "dims": shape, **filled}
     items = warm_up.sizes[model.batch_axis.name] if model.batch_axis else 1  # 1 is how Triton writes "no batch"
     return {"name": warm_up.name, "batch_size": items, "inputs": inputs}
 

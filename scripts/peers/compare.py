@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from samdec_export.bench import side_by_side as bench
-from samdec_export.bench.measure import Candidate, Workload
+from samdec_export.bench.measure import Program, Workload
 from samdec_export.cli import tables as display
 from samdec_export.cli.flags import parse_counts
 from samdec_export.core.files import write_text
@@ -34,8 +34,8 @@ def main() -> None:
     entries = [bench.BenchEntry(path=folder / name / "sam_b.prompts.onnx", name=name) for name in names]
     reference = entries[-1].path
     peers = [
-        Candidate(name="optimum", command=worker("optimum", folder / "optimum" / "prompt_encoder_mask_decoder.onnx")),
-        Candidate(name="segment-anything", command=worker("segment_anything", folder / "segment_anything.onnx")),
+        Program(name="optimum", command=worker("optimum", folder / "optimum" / "prompt_encoder_mask_decoder.onnx")),
+        Program(name="segment-anything", command=worker("segment_anything", folder / "segment_anything.onnx")),
     ]
     if options.own:
         peers = []

@@ -17,10 +17,10 @@ import pytest
 import torch
 from command_line import call
 
-from samdec_export.backends.tensorrt.engine import DTYPES, PRODUCTS
+from samdec_export.backends.tensorrt.engine import PRODUCTS
 from samdec_export.backends.tensorrt.engine_file import open_engine
 from samdec_export.backends.tensorrt.options import DEFAULT_TARGETS
-from samdec_export.core.dtypes import Precision
+from samdec_export.core.dtypes import FORMATS, Precision
 from samdec_export.core.feeds import Case, make_feeds
 from samdec_export.core.signature import Dim
 from samdec_export.export.dataflow import MATRIX_PRODUCTS
@@ -151,7 +151,7 @@ def check_products(said: dict[str, Any], precision: Precision, kept: int) -> Non
     products = Counter[str]()
     for kind in PRODUCTS:
         products.update(histogram.get(kind, {}))
-    assert products.pop(DTYPES[precision]) > 10
+    assert products.pop(FORMATS[precision].tensorrt) > 10
     assert products == ({"FLOAT": kept} if kept else {})
     assert {*histogram["NORMALIZATION"]} == {"FLOAT"}
     assert not [text for text in said["warnings"] if "layernorm" in text.lower()]

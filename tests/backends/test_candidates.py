@@ -19,7 +19,7 @@ from test_engines import SPOILED
 
 from samdec_export import api
 from samdec_export.backends import eager, machine
-from samdec_export.backends.candidates import Subject, open_subject
+from samdec_export.backends.candidates import Candidate, open_candidate
 from samdec_export.backends.machine import Gpu
 from samdec_export.backends.ort import OrtRunner, installed_providers
 from samdec_export.backends.tensorrt import load as trt_load
@@ -71,8 +71,8 @@ class Poison(MetaPathFinder):
         raise AssertionError
 
 sys.meta_path.insert(0, Poison())
-from samdec_export import cli
 from samdec_export.backends import machine
+from samdec_export.cli import app as cli
 
 gpu, declared, *words = json.loads(sys.argv[1])
 
@@ -220,8 +220,8 @@ def test_an_engine_that_computes_something_else_fails(
 
 def test_a_sweep_stays_within_the_profiles(built: EngineFile) -> None:
     record = built.record.source
-    subject = Subject(artifact=open_artifact(built.path.with_name(built.record.onnx)), engine=built)
-    cases = select_cases(record, within=subject.signatures)
+    candidate = Candidate(artifact=open_artifact(built.path.with_name(built.record.onnx)), engine=built)
+    cases = select_cases(record, within=candidate.signatures)
     sizes = {tuple(part.split("=")[1] for part in case.name.split(",")[:2]) for case in cases}
     assert {("1", "2"), ("2", "1"), ("3", "4")} <= sizes
     assert all((batch, points) == ("1", "2") or (batch in "23" and 1 <= int(points) <= 4) for batch, points in sizes)
@@ -233,8 +233,8 @@ def test_tf32_is_judged_as_what_it_rounds_to(built: EngineFile) -> None:
     source = replace(built.record.source, precision="fp32")
     record = replace(built.record, settings=settings, source=source)
     artifact = replace(open_artifact(built.path.with_name(built.record.onnx)), record=source)
-    assert Subject(artifact=artifact, engine=replace(built, record=record)).rounding == "fp16"
-    assert Subject(artifact=artifact, engine=built).rounding == "fp32"
+    assert Candidate(artifact=artifact, engine=replace(built, record=record)).rounding == "fp16"
+    assert Candidate(artifact=artifact, engine=built).rounding == "fp32"
 
 
 def test_ranges_narrow_every_axis_of_that_name(built: EngineFile) -> None:
@@ -258,10 +258,10 @@ def test_what_runs_a_file() -> None:
 
 
 def test_a_workload_outside_of_the_profiles_is_said(engine: Path, on_a_gpu: None) -> None:
-    subject = open_subject(engine)
-    assert case_for(subject, {"images": 1, "prompts": 2, "points": 4}).sizes == {"batch": 2, "points": 4}
+    candidate = open_candidate(engine)
+    assert case_for(candidate, {"images": 1, "prompts": 2, "points": 4}).sizes == {"batch": 2, "points": 4}
     with pytest.raises(ValueError, match="no profile for batch=8"):
-        case_for(subject, {"images": 1, "prompts": 8, "points": 2})
+        case_for(candidate, {"images": 1, "prompts": 8, "points": 2})
 
 
 def test_an_engine_is_timed_by_its_runner(

@@ -91,8 +91,8 @@ def test_targets_where_none_are_named(gpu: Gpu | None, targets: tuple[str, ...])
     signature = Signature(
         inputs=(TensorSpec(name="x", dtype="float32", shape=(batch, 2), content="embedding"),), outputs=()
     )
-    settled = engines.settle(BuildOptions(), "rtx", replace(NO_GPU, gpu=gpu), signature)
-    assert (settled.targets, settled.profiles) == (targets, ((batch,),))
+    resolved = engines.resolve(BuildOptions(), "rtx", replace(NO_GPU, gpu=gpu), signature)
+    assert (resolved.targets, resolved.profiles) == (targets, ((batch,),))
 
 
 def test_a_missing_engine_names_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,15 +17,16 @@ from command_line import call
 from conftest import Typed
 
 from samdec_export import api
-from samdec_export.backends.candidates import open_subject
+from samdec_export.backends.candidates import open_candidate
 from samdec_export.backends.eager import EagerRunner
 from samdec_export.backends.machine import first_gpu, look
 from samdec_export.backends.tensorrt.engine_file import EngineFile, open_engine
 from samdec_export.backends.tensorrt.index import obstacle
 from samdec_export.backends.tensorrt.load import load_engine
-from samdec_export.backends.tensorrt.options import ENGINES, RTX_TARGETS, BuildOptions, EngineName, parse_profile
+from samdec_export.backends.tensorrt.options import RTX_TARGETS, BuildOptions, parse_profile
 from samdec_export.backends.tensorrt.zero_copy import ZeroCopyRunner
 from samdec_export.core.feeds import make_feeds
+from samdec_export.core.packages import ENGINES, EngineName
 from samdec_export.export.onnx_file import open_artifact
 from samdec_export.models.checkpoint import LoadedModel
 from samdec_export.models.sam.graphs import build_graph
@@ -208,8 +209,8 @@ def test_the_gpu_is_the_one_that_torch_sees() -> None:
     assert (gpu.name, gpu.target) == (torch.cuda.get_device_name(), f"sm{major}{minor}")
 
 
-def test_an_engine_of_here_opens_as_a_subject(typed: Typed, tmp_path: Path, flavour: EngineName) -> None:
+def test_an_engine_of_here_opens_as_a_candidate(typed: Typed, tmp_path: Path, flavour: EngineName) -> None:
     engine = build(typed(), tmp_path, flavour)
-    subject = open_subject(engine.path)
-    assert subject.onnx == tmp_path / typed().name
-    assert subject.artifact.record == open_artifact(typed()).record
+    candidate = open_candidate(engine.path)
+    assert candidate.onnx == tmp_path / typed().name
+    assert candidate.artifact.record == open_artifact(typed()).record

@@ -23,20 +23,20 @@ from numpy.typing import NDArray
 
 from samdec_export.backends import ort
 from samdec_export.backends.eager import EagerRunner
-from samdec_export.backends.ort import OrtRunner
-from samdec_export.backends.ort_bound import BURST, BoundRunner
+from samdec_export.backends.ort import BURST, BoundRunner, OrtRunner
 from samdec_export.backends.tensorrt import load as trt_load
 from samdec_export.backends.tensorrt import polygraphy as trt_polygraphy
 from samdec_export.backends.tensorrt.engine_file import EngineFile, EngineRecord
 from samdec_export.backends.tensorrt.load import LoadedEngine, load_engine
 from samdec_export.backends.tensorrt.messages import journal
-from samdec_export.backends.tensorrt.options import BuildOptions, EngineName
+from samdec_export.backends.tensorrt.options import BuildOptions
 from samdec_export.backends.tensorrt.polygraphy import PolygraphyRunner
 from samdec_export.backends.tensorrt.zero_copy import ZeroCopyRunner
 from samdec_export.core.errors import DependencyError, EngineError, GraphError
 from samdec_export.core.feeds import make_feeds
 from samdec_export.core.files import sha256
 from samdec_export.core.options import GraphOptions
+from samdec_export.core.packages import EngineName
 from samdec_export.core.signature import Dim
 from samdec_export.export.onnx_file import open_artifact
 from samdec_export.models.checkpoint import LoadedModel
@@ -289,7 +289,7 @@ def test_polygraphy_runs_what_it_is_given(polygraphy: Any) -> None:
 
 SELECT = """
 import sys
-from samdec_export.backends.trt_polygraphy import _polygraphy
+from samdec_export.backends.tensorrt.polygraphy import _polygraphy
 from samdec_export.errors import EngineError
 
 first, second = sys.argv[1:]
@@ -326,7 +326,7 @@ def test_polygraphy_serves_the_flavour_that_is_asked_for(tmp_path: Path, first: 
 
 MISSING = """
 import polygraphy.cuda
-from samdec_export.backends.trt_polygraphy import _polygraphy
+from samdec_export.backends.tensorrt.polygraphy import _polygraphy
 
 def wrapper():
     raise OSError("libcudart.so: cannot open shared object file")

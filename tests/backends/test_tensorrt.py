@@ -329,8 +329,8 @@ def test_a_folder_that_cannot_be_written_to(typed: Typed, tmp_path: Path, capsys
 
 KILL = """
 import os, signal, sys
-from samdec_export import cli
-from samdec_export.backends.trt_messages import Monitor
+from samdec_export.cli import app as cli
+from samdec_export.backends.tensorrt.messages import Monitor
 
 step = Monitor._step
 def kill(self, *args):

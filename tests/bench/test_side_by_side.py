@@ -10,7 +10,7 @@ import pytest
 from conftest import Export
 from onnx import TensorProto, helper, numpy_helper
 
-from samdec_export.bench.measure import Candidate, Workload, measure
+from samdec_export.bench.measure import Program, Workload, measure
 from samdec_export.bench.side_by_side import BenchEntry, bench_entries, parse_entry
 from samdec_export.cli import app as cli
 from samdec_export.cli.flags import parse_counts
@@ -30,8 +30,8 @@ for count, line in enumerate(sys.stdin):
 """
 
 
-def candidate(code: str, name: str = "echo") -> Candidate:
-    return Candidate(name=name, command=(sys.executable, "-c", code))
+def candidate(code: str, name: str = "echo") -> Program:
+    return Program(name=name, command=(sys.executable, "-c", code))
 
 
 def test_repeats_are_kept_and_warmups_are_not() -> None:

@@ -32,7 +32,7 @@ SLOPE_AT_CENTRES: Final = 2 / math.sqrt(math.pi) * np.exp(-(CENTRES**2))
 
 
 def erf(x: Array) -> NDArray[np.float64]:
-    """The error function of every element, to about 1e-14.
+    """Return the error function of every element, to about 1e-14.
 
     A Taylor series of five terms about the nearest of 3073 tabulated points. NumPy has no erf, and `math.erf` an
     element would take minutes where this takes a second.
@@ -54,7 +54,7 @@ def _gelu(x: Array) -> Array:
 
 
 def _in_blocks(function: Callable[[Array], Array], x: Array) -> Array:
-    """An elementwise float64 function of a float array, a block at a time: its temporaries then stay in the cache."""
+    """Apply an elementwise float64 function a block at a time: what it makes on the way then stays in the cache."""
     flat, out = x.reshape(-1), np.empty(x.size, x.dtype)
     for start in range(0, x.size, BLOCK):
         window = slice(start, start + BLOCK)
@@ -63,21 +63,21 @@ def _in_blocks(function: Callable[[Array], Array], x: Array) -> Array:
 
 
 def _divide(dividend: Array, divisor: Array) -> Array:
-    """A quotient; of integers, cut off towards zero."""
+    """Return a quotient; of integers, cut off towards zero."""
     if dividend.dtype.kind == "f":
         return np.asarray(dividend / divisor)
     return np.asarray((dividend - np.fmod(dividend, divisor)) // divisor)
 
 
 def _power(base: Array, exponent: Array) -> Array:
-    """A square is a product, which is exact to half a unit, and many times faster than a power."""
+    """Return a power; a square is taken as a product, which is exact to half a unit and many times faster."""
     if exponent.size == 1 and exponent.item() == 2:
         return np.square(base).reshape(np.broadcast_shapes(base.shape, exponent.shape))
     return np.asarray(np.power(base, exponent))
 
 
 def _product(left: Array, right: Array) -> Array:
-    """A matrix product; rows that share one right matrix become one large product."""
+    """Return a matrix product; rows that share one right matrix become one large product."""
     if right.ndim == 2 and left.ndim > 2:
         rows = left.reshape(-1, left.shape[-1]) @ _for_blas(right)
         return rows.reshape(*left.shape[:-1], right.shape[-1])
@@ -85,7 +85,7 @@ def _product(left: Array, right: Array) -> Array:
 
 
 def _for_blas(matrices: Array) -> Array:
-    """NumPy multiplies by itself, slowly, what lies contiguous neither along rows nor along columns."""
+    """Return matrices in an order that BLAS takes: NumPy multiplies all others by itself, slowly."""
     return matrices if matrices.itemsize in matrices.strides[-2:] else np.ascontiguousarray(matrices)
 
 
@@ -101,7 +101,7 @@ def _gemm(node: Node, inputs: Inputs) -> Array:
 
 def _reduce(function: Callable[..., Array]) -> Arithmetic:
     def reduce(node: Node, inputs: Inputs) -> Array:
-        """Axes are the second input, or up to opset 17 an attribute; without any, all of them or (`noop`) none."""
+        """Reduce axes: the second input, or up to opset 17 an attribute; without any, all of them or (`noop`) none."""
         data = inputs[0]
         listed = inputs[1] if len(inputs) > 1 else np.array(node.attributes.get("axes", ()))
         if not listed.size and node.attributes.get("noop_with_empty_axes", 0):
@@ -119,7 +119,7 @@ def _softmax(node: Node, inputs: Inputs) -> Array:
 
 
 def _layer_norm(node: Node, inputs: Inputs) -> Array:
-    """Statistics in float32 (`stash_type` 1), so a square cannot overflow in here; one rounding, as kernels do.
+    """Normalise with statistics in float32 (`stash_type` 1), where no square overflows, and round once, as kernels do.
 
     The specification's function body rounds once more, before it scales; no engine's kernel does.
     """
@@ -133,7 +133,7 @@ def _layer_norm(node: Node, inputs: Inputs) -> Array:
 
 
 def _convolve(node: Node, inputs: Inputs) -> Array:
-    """Without padding: (B, I, h, w) and (O, I, y, x) -> (B, O, h', w')."""
+    """Convolve without padding: (B, I, h, w) and (O, I, y, x) -> (B, O, h', w')."""
     image, weight, *bias = inputs
     down, right = node.attributes.get("strides", (1, 1))
     windows = np.lib.stride_tricks.sliding_window_view(image, weight.shape[2:], axis=(2, 3))
@@ -144,7 +144,7 @@ def _convolve(node: Node, inputs: Inputs) -> Array:
 
 
 def _convolve_transposed(node: Node, inputs: Inputs) -> Array:
-    """Kernels that touch but do not overlap: (B, I, h, w) and (I, O, y, x) -> (B, O, h*y, w*x)."""
+    """Spread by kernels that touch but do not overlap: (B, I, h, w) and (I, O, y, x) -> (B, O, h*y, w*x)."""
     image, weight, *bias = inputs
     if tuple(node.attributes.get("strides", (1, 1))) != weight.shape[2:]:
         raise ValueError("the strides are not the kernel's size")
@@ -156,7 +156,7 @@ def _convolve_transposed(node: Node, inputs: Inputs) -> Array:
 
 
 def _resize(node: Node, inputs: Inputs) -> Array:
-    """Linear interpolation, half-pixel centres. The second input, a region, has no meaning in this mode."""
+    """Interpolate linearly between half-pixel centres. The second input, a region, has no meaning in this mode."""
     data, _, scales, sizes = (*inputs, *[np.empty(0)] * 2)[:4]
     axes = node.attributes.get("axes", range(data.ndim))
     for index, axis in enumerate(axes):
@@ -169,7 +169,7 @@ def _resize(node: Node, inputs: Inputs) -> Array:
 
 
 def _stretch(data: Array, axis: int, after: int, ratio: float) -> Array:
-    """One axis becomes `after` long; positions beyond its ends take the end's value."""
+    """Make one axis `after` long; positions beyond its ends take the end's value."""
     last = data.shape[axis] - 1
     position = np.clip((np.arange(after) + 0.5) / ratio - 0.5, 0, last)
     low = np.floor(position).astype(np.intp)

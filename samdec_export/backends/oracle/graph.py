@@ -11,7 +11,8 @@ import onnx
 
 from samdec_export.backends.oracle.arithmetic import ARITHMETIC
 from samdec_export.backends.oracle.moves import MOVES
-from samdec_export.backends.oracle.node import BFLOAT16, Node
+from samdec_export.backends.oracle.node import Node
+from samdec_export.core.dtypes import DTYPES
 from samdec_export.core.errors import GraphError
 from samdec_export.core.runner import Array
 
@@ -20,9 +21,7 @@ __all__ = ["GraphFile", "read_graph"]
 OPSETS: Final = range(17, 23)
 """Opsets in which the operators mean what is implemented here; 22 is the first that convolves in bf16."""
 
-TYPES: Final = frozenset(
-    {*map(np.dtype, ("float32", "float16", "float64", "int64", "int32", "uint8", "bool")), BFLOAT16}
-)
+TYPES: Final = frozenset(np.dtype(row.dtype) for row in DTYPES.values() if row.title != "fp8")
 
 ONLY: Final[dict[str, dict[str, tuple[Any, ...]]]] = {
     "ArgMax": {"select_last_index": (0,)},
@@ -107,7 +106,7 @@ def _load(path: Path) -> onnx.GraphProto:
 
 
 def _node(proto: onnx.NodeProto) -> Node:
-    """A node of the file.
+    """Return a node of the file.
 
     Raises:
         GraphError: It is not implemented, or not with these attributes or outputs.
@@ -136,7 +135,7 @@ def _node(proto: onnx.NodeProto) -> Node:
 
 
 def _axes(name: str, shape: onnx.TensorShapeProto) -> tuple[str | int, ...]:
-    """Axes by name or size; one that has neither gets a name of its own."""
+    """Return axes by name or size; one that has neither gets a name of its own."""
     return tuple(
         axis.dim_value if axis.HasField("dim_value") else axis.dim_param or f"{name}.{index}"
         for index, axis in enumerate(shape.dim)
@@ -160,7 +159,7 @@ def _array(tensor: onnx.TensorProto) -> Array:
 
 
 def _dtype(elem_type: int) -> np.dtype[Any]:
-    """NumPy's type for an ONNX element type.
+    """Return NumPy's type for an ONNX element type.
 
     Raises:
         GraphError: It is none of those computed here.

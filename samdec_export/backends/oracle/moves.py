@@ -38,7 +38,7 @@ def _gather(node: Node, inputs: Inputs) -> Array:
 
 
 def _gather_elements(node: Node, inputs: Inputs) -> Array:
-    """The indices may be fewer than the data along every other axis as well."""
+    """Gather elements; indices may be fewer than the data along every other axis as well."""
     data, indices = inputs
     axis = node.attributes.get("axis", 0) % data.ndim
     window = tuple(slice(None if at == axis else size) for at, size in enumerate(indices.shape))
@@ -58,14 +58,14 @@ def _reshape(node: Node, inputs: Inputs) -> Array:
 
 
 def _space_to_depth(node: Node, inputs: Inputs) -> Array:
-    """(B, C, h*k, w*k) -> (B, k*k*C, h, w)."""
+    """Move blocks of pixels into channels: (B, C, h*k, w*k) -> (B, k*k*C, h, w)."""
     side, (images, channels, height, width) = node.attributes["blocksize"], inputs[0].shape
     blocks = inputs[0].reshape(images, channels, height // side, side, width // side, side)
     return np.asarray(blocks.transpose(0, 3, 5, 1, 2, 4).reshape(images, -1, height // side, width // side))
 
 
 def _depth_to_space(node: Node, inputs: Inputs) -> Array:
-    """(B, C*k*k or k*k*C by mode, h, w) -> (B, C, h*k, w*k)."""
+    """Move channels into blocks of pixels: (B, C*k*k or k*k*C by mode, h, w) -> (B, C, h*k, w*k)."""
     side, (images, depth, height, width) = node.attributes["blocksize"], inputs[0].shape
     channels = depth // side**2
     if node.attributes.get("mode", "DCR") == "CRD":

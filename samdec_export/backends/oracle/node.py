@@ -6,18 +6,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
-import ml_dtypes
+import ml_dtypes  # noqa: F401  # gives NumPy its bfloat16
 import numpy as np
 
+from samdec_export.core.dtypes import FORMATS
 from samdec_export.core.runner import Array
 
-__all__ = ["BFLOAT16", "NARROW", "Inputs", "Node", "widen"]
+__all__ = ["NARROW", "Inputs", "Node", "widen"]
 
 Inputs: TypeAlias = Sequence[Array]
 """An operator's inputs in order; an optional one that is left out is an array without elements."""
 
-BFLOAT16: Final[np.dtype[Any]] = np.dtype(ml_dtypes.bfloat16)
-NARROW: Final = frozenset({np.dtype(np.float16), BFLOAT16})
+NARROW: Final = frozenset(np.dtype(row.dtype) for row in FORMATS.values() if row.bytes < FORMATS["fp32"].bytes)
 """The types that are computed in float32."""
 
 
@@ -32,10 +32,10 @@ class Node:
     output: str
 
     def __str__(self) -> str:
-        """Such as `MatMul node_12`."""
+        """Return a name such as `MatMul node_12`."""
         return f"{self.op} {self.name or self.output}"
 
 
 def widen(array: Array) -> Array:
-    """The same values, a narrow type's as float32."""
+    """Return the same values, a narrow type's as float32."""
     return array.astype(np.float32) if array.dtype in NARROW else array

@@ -11,7 +11,7 @@ rounding in one place for every operator is shorter, and frees a tensor after it
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
@@ -23,6 +23,7 @@ from samdec_export.backends.oracle.moves import MOVES
 from samdec_export.backends.oracle.node import Inputs, Node, widen
 from samdec_export.core.dtypes import FORMATS
 from samdec_export.core.errors import GraphError
+from samdec_export.core.feeds import undeclared
 from samdec_export.core.runner import Array, Feeds, Outputs
 
 __all__ = ["OracleRunner"]
@@ -53,16 +54,16 @@ class OracleRunner:
 
     @property
     def name(self) -> str:
-        """Such as `oracle (fp16, numpy 2.4.6)`: the types narrower than fp32 that the file holds."""
+        """Return a name such as `oracle (fp16, numpy 2.4.6)`: the types narrower than fp32 that the file holds."""
         graph = self.graph
         casts = [node.attributes["to"] for node in graph.nodes if node.op == "Cast"]
         found = {*graph.declared.values(), *(array.dtype for array in graph.constants.values()), *casts}
         names = {dtype.name for dtype in found}
-        narrow = [precision for precision in ("fp16", "bf16") if FORMATS[precision].dtype in names]
+        narrow = [precision for precision, row in FORMATS.items() if precision != "fp32" and row.dtype in names]
         return f"oracle ({' and '.join(narrow) or 'fp32'}, numpy {np.__version__})"
 
     def run(self, feeds: Feeds) -> Outputs:
-        """The outputs by name, each of the type that the file declares.
+        """Return the outputs by name, each of the type that the file declares.
 
         Raises:
             GraphError: The feeds are not what the file declares, or a node cannot be computed; the message names it.
@@ -95,22 +96,10 @@ class OracleRunner:
         return result
 
     def _check(self, feeds: Feeds) -> None:
-        problems = list(self._misfits(feeds))
-        if problems:
+        graph = self.graph
+        declared = {name: (graph.declared[name].name, axes) for name, axes in graph.inputs.items()}
+        if problems := undeclared(declared, feeds):
             raise GraphError(f"The feeds do not fit the graph: {'; '.join(problems)}.", "See samdec-export inspect.")
-
-    def _misfits(self, feeds: Feeds) -> Iterator[str]:
-        inputs, sizes = self.graph.inputs, dict[str, int]()
-        yield from (f"{name} is missing" for name in sorted(set(inputs) - set(feeds)))
-        yield from (f"{name} is no input" for name in sorted(set(feeds) - set(inputs)))
-        for name in [name for name in inputs if name in feeds]:
-            array, axes, dtype = feeds[name], inputs[name], self.graph.declared[name]
-            if array.dtype != dtype:
-                yield f"{name} is {array.dtype} and not {dtype}"
-            named = zip(axes, array.shape, strict=False)
-            wanted = [sizes.setdefault(axis, size) if isinstance(axis, str) else axis for axis, size in named]
-            if len(axes) != array.ndim or wanted != list(array.shape):
-                yield f"{name} has shape {array.shape} and not {axes}"
 
 
 def _compute(node: Node, inputs: Inputs) -> Array:
@@ -121,7 +110,7 @@ def _compute(node: Node, inputs: Inputs) -> Array:
 
 
 def _last_uses(graph: GraphFile) -> list[list[str]]:
-    """The tensors that each node is the last to read, or that no node reads.
+    """Return the tensors that each node is the last to read, or that no node reads.
 
     Raises:
         GraphError: A node or an output reads a name that nothing has made before.

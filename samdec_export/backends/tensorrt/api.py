@@ -7,13 +7,11 @@ tables at the end say which Protocol stands for which class, so that a test can 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import suppress
-from importlib import metadata
 from importlib.util import find_spec
 from typing import Any, Final, Protocol, cast
 
-from samdec_export.backends.tensorrt.options import EXTRAS, TITLES, EngineName
 from samdec_export.core.errors import DependencyError
+from samdec_export.core.packages import ENGINES, EngineName, tool_versions
 
 __all__ = [
     "PROTOCOLS",
@@ -283,14 +281,6 @@ RTX_PROTOCOLS: Final[dict[str, type]] = {
 """Likewise, what only TensorRT-RTX has."""
 
 
-MODULES: Final[dict[EngineName, str]] = {"tensorrt": "tensorrt", "rtx": "tensorrt_rtx"}
-PACKAGES: Final[dict[EngineName, tuple[str, ...]]] = {
-    "tensorrt": ("tensorrt", "tensorrt-cu13", "tensorrt-cu12"),
-    "rtx": ("tensorrt-rtx", "tensorrt-rtx-cu13", "tensorrt-rtx-cu12"),
-}
-"""Names on package indexes; each is declared with the version that the module has."""
-
-
 def load(engine: EngineName) -> Api:
     """Import an engine's module.
 
@@ -304,24 +294,25 @@ def load(engine: EngineName) -> Api:
             import tensorrt as module
     except (ImportError, OSError) as error:
         raise DependencyError(
-            f"{TITLES[engine]} cannot be imported: {error}.", f"pip install 'samdec-export[{EXTRAS[engine]}]'."
+            f"{ENGINES[engine].title} cannot be imported: {error}.",
+            f"pip install 'samdec-export[{ENGINES[engine].extra}]'.",
         ) from error
     return cast(Api, module)
 
 
 def declared_version(engine: EngineName) -> str:
-    """The version of an installed engine as its package declares it, without importing it; empty where there is none.
+    """Return the version that an installed engine's package declares, without importing it; empty where there is none.
 
-    A copy that no package declares is imported to tell.
+    A copy that no package declares is imported to find out.
     """
-    for package in PACKAGES[engine]:
-        with suppress(metadata.PackageNotFoundError):
-            return metadata.version(package)
-    return installed_version(engine) if find_spec(MODULES[engine]) else ""
+    declared = tool_versions(*ENGINES[engine].packages)
+    if declared:
+        return next(iter(declared.values()))
+    return installed_version(engine) if find_spec(ENGINES[engine].module) else ""
 
 
 def installed_version(engine: EngineName) -> str:
-    """The version of an engine that can be imported, or an empty text."""
+    """Return the version of an engine that can be imported, or an empty text."""
     try:
         return load(engine).__version__
     except (DependencyError, AttributeError):  # an empty folder of that name imports, and has no version

@@ -26,9 +26,10 @@ from samdec_export.backends.tensorrt.api import (
     load,
 )
 from samdec_export.backends.tensorrt.messages import Journal, Monitor, journal, parser_errors
-from samdec_export.backends.tensorrt.options import TITLES, BuildOptions, EngineName
+from samdec_export.backends.tensorrt.options import BuildOptions
 from samdec_export.core.errors import EngineError, GraphError
 from samdec_export.core.log import phases
+from samdec_export.core.packages import ENGINES, EngineName
 from samdec_export.core.signature import Dim, Scaled, Signature
 
 __all__ = ["BuiltEngine", "EngineTensor", "Layer", "build_engine"]
@@ -72,7 +73,7 @@ class BuiltEngine:
 
     @property
     def histogram(self) -> dict[str, dict[str, int]]:
-        """Layers counted by type and data type, such as {"SOFTMAX": {"HALF": 7}}."""
+        """Return layers counted by type and data type, such as {"SOFTMAX": {"HALF": 7}}."""
         counts = Counter((layer.type, layer.dtype) for layer in self.layers)
         table: dict[str, dict[str, int]] = {}
         for (kind, dtype), count in sorted(counts.items()):
@@ -97,7 +98,7 @@ def build_engine(path: Path, engine: EngineName, signature: Signature, wanted: B
         KeyboardInterrupt: The user's; the build was ended.
     """
     api = load(engine)
-    title = f"{TITLES[engine]} {api.__version__}"
+    title = f"{ENGINES[engine].title} {api.__version__}"
     with phases(f"Building with {title}") as shown, ThreadPoolExecutor(max_workers=1) as worker:
         monitor = Monitor(api, shown)
         try:
@@ -152,7 +153,7 @@ def _refusal(title: str, path: Path, reasons: list[str], wanted: BuildOptions) -
 
 
 def _first(reasons: Sequence[str]) -> str:
-    """The first few reasons in a line; a long list repeats itself."""
+    """Return the first few reasons in a line; a long list repeats itself."""
     shown = "; ".join(reason.rstrip(". ") for reason in reasons[:MOST_ERRORS])
     return shown + (f"; and {len(reasons) - MOST_ERRORS} more" if len(reasons) > MOST_ERRORS else "") or "no reason"
 
@@ -177,7 +178,7 @@ def _configure(api: Api, builder: EngineBuilder, signature: Signature, wanted: B
 
 
 def _set_flags(api: Api, config: Config, wanted: BuildOptions) -> None:
-    """TF32 is on unless cleared, and would round an fp32 engine's matrix products to 10 bits."""
+    """Set flags, and clear TF32: it is on by default, and would round an fp32 engine's matmuls to 10 bits."""
     flags = api.BuilderFlag
     chosen = (
         (flags.TF32, wanted.tf32),
@@ -234,7 +235,7 @@ def _node(layer: NetworkLayer) -> str:
 
 
 def _tensors(network: Network, signature: Signature) -> Iterator[EngineTensor]:
-    """Sizes and types as TensorRT has them; of dynamic axes it keeps only the inputs' names."""
+    """Yield sizes and types as TensorRT has them; of dynamic axes it keeps only the inputs' names."""
     labels = {spec.name: spec.labels for spec in (*signature.inputs, *signature.outputs)}
     found = [(network.get_input(index), "input") for index in range(network.num_inputs)]
     found += [(network.get_output(index), "output") for index in range(network.num_outputs)]

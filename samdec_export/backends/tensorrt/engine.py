@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from samdec_export.backends.tensorrt.engine_file import EngineFile, EngineRecord, publish_engine
-from samdec_export.backends.tensorrt.options import DEFAULT_TARGETS, RTX_TARGETS, BuildOptions, EngineName, Profile
+from samdec_export.backends.tensorrt.options import DEFAULT_TARGETS, RTX_TARGETS, BuildOptions, Profile
 from samdec_export.core import interrupts
-from samdec_export.core.artifact import Artifact, tool_versions
-from samdec_export.core.dtypes import Precision
+from samdec_export.core.artifact import Artifact
+from samdec_export.core.dtypes import FORMATS, Precision
 from samdec_export.core.errors import DependencyError, EngineError, UsageError
 from samdec_export.core.files import staging
 from samdec_export.core.log import log, step
+from samdec_export.core.packages import ENGINES, OURS, EngineName, tool_versions
 from samdec_export.core.signature import Signature
 
 if TYPE_CHECKING:
@@ -30,16 +31,11 @@ __all__ = [
     "check_precision",
     "choose_engine",
     "plan_build",
-    "settle",
+    "resolve",
 ]
 
 PRODUCTS = frozenset({"MATRIX_MULTIPLY", "CONVOLUTION", "DECONVOLUTION", "EINSUM"})
 """TensorRT's layers that multiply matrices."""
-
-DTYPES: dict[Precision, str] = {"fp32": "FLOAT", "fp16": "HALF", "bf16": "BF16"}
-"""TensorRT's name of each precision."""
-
-BUILD_TOOLS = ("samdec-export", "tensorrt", "tensorrt-rtx-cu13", "tensorrt-rtx-cu12")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,7 +55,7 @@ class EngineBuilt:
     onnx: Path
 
     def to_json(self) -> dict[str, Any]:
-        """The sidecar's content, where the files are, and the size of the plan."""
+        """Return the sidecar's content, where the files are, and the size of the plan."""
         size = self.engine.path.stat().st_size
         return {
             "path": str(self.engine.path),
@@ -114,12 +110,12 @@ def build(typed: Artifact, plan: BuildPlan, out: Path) -> EngineBuilt:
     for cost in lint_for_engine(typed.path, signature):
         log.warning("%s", cost)
     check_turing(typed, plan.wanted.targets)
-    settled = settle(plan.wanted, plan.engine, plan.machine, signature)
-    built = build_engine(typed.path, plan.engine, signature, settled)
+    resolved = resolve(plan.wanted, plan.engine, plan.machine, signature)
+    built = build_engine(typed.path, plan.engine, signature, resolved)
     check_precision(built, typed)
-    record = _record(built, plan.engine, plan.machine, settled, typed)
-    if settled.timing_cache:
-        _write_cache(settled.timing_cache, built.timing_cache)
+    record = _record(built, plan.engine, plan.machine, resolved, typed)
+    if resolved.timing_cache:
+        _write_cache(resolved.timing_cache, built.timing_cache)
     with staging(out) as scratch:
         draft = scratch / "draft.engine"
         draft.write_bytes(built.plan)
@@ -128,7 +124,7 @@ def build(typed: Artifact, plan: BuildPlan, out: Path) -> EngineBuilt:
 
 
 def choose_engine(asked: EngineName | None, machine: Machine) -> EngineName:
-    """What was asked for, or what can build here; TensorRT before TensorRT-RTX where both can.
+    """Return what was asked for, or what can build here; TensorRT before TensorRT-RTX where both can.
 
     Raises:
         DependencyError: Neither can, or what was asked for cannot.
@@ -147,7 +143,7 @@ def choose_engine(asked: EngineName | None, machine: Machine) -> EngineName:
 
 
 def check_options(engine: EngineName, wanted: BuildOptions, precision: Precision, machine: Machine) -> None:
-    """Do nothing if the engine has every option that is set.
+    """Raise unless the engine has every option that is set.
 
     Raises:
         UsageError: It has not; better than a flag without effect.
@@ -191,8 +187,8 @@ def _objections(
         )
 
 
-def settle(wanted: BuildOptions, engine: EngineName, machine: Machine, signature: Signature) -> BuildOptions:
-    """Engine, targets and profiles in full: what was left out has its usual value."""
+def resolve(wanted: BuildOptions, engine: EngineName, machine: Machine, signature: Signature) -> BuildOptions:
+    """Return engine, targets and profiles in full: what was left out has its usual value."""
     ranges = {dim.name: dim for dim in signature.dims}
     profiles: tuple[Profile, ...] = tuple(
         tuple(
@@ -206,7 +202,7 @@ def settle(wanted: BuildOptions, engine: EngineName, machine: Machine, signature
 
 
 def _targets(wanted: BuildOptions, engine: EngineName, machine: Machine) -> tuple[str, ...]:
-    """What was asked for, or the generation of the GPU here, or the usual ones; none for TensorRT."""
+    """Return what was asked for, or the generation of the GPU here, or the usual ones; none for TensorRT."""
     if engine != "rtx" or wanted.targets:
         return wanted.targets
     gpu = machine.gpu
@@ -217,7 +213,7 @@ def _targets(wanted: BuildOptions, engine: EngineName, machine: Machine) -> tupl
 
 
 def check_precision(built: BuiltEngine, source: Artifact) -> None:
-    """Do nothing if TensorRT's network multiplies matrices in the precision of the file, but for what was kept.
+    """Raise unless TensorRT's network multiplies matrices in the precision of the file, but for what was kept.
 
     Raises:
         EngineError: It does not, or a normalisation is in fp16.
@@ -229,7 +225,7 @@ def check_precision(built: BuiltEngine, source: Artifact) -> None:
         )
     record = source.record
     products = [layer for layer in built.layers if layer.type in PRODUCTS]
-    wanted = DTYPES[record.precision]
+    wanted = FORMATS[record.precision].tensorrt
     stray = [layer for layer in products if layer.dtype != wanted and layer.node not in record.kept]
     if stray or not any(layer.dtype == wanted for layer in products):
         named = ", ".join(f"{layer.node} ({layer.dtype})" for layer in stray[:3]) or "all of them"
@@ -241,22 +237,22 @@ def check_precision(built: BuiltEngine, source: Artifact) -> None:
 
 
 def _record(
-    built: BuiltEngine, engine: EngineName, machine: Machine, settled: BuildOptions, typed: Artifact
+    built: BuiltEngine, engine: EngineName, machine: Machine, resolved: BuildOptions, typed: Artifact
 ) -> EngineRecord:
-    targets = settled.targets or ((machine.gpu.target,) if machine.gpu else ())
+    targets = resolved.targets or ((machine.gpu.target,) if machine.gpu else ())
     return EngineRecord(
         engine=engine,
         version=built.version,
         targets=targets,
         onnx=typed.path.name,
         onnx_sha256=typed.sha256,
-        settings=settled.settings,
-        profiles=settled.profiles,
+        settings=resolved.settings,
+        profiles=resolved.profiles,
         tensors=[_tensor(tensor) for tensor in built.tensors],
         histogram=built.histogram,
         warnings=built.warnings,
         seconds=round(built.seconds, 3),
-        tools=tool_versions(*BUILD_TOOLS),
+        tools=tool_versions(OURS, *ENGINES[engine].packages),
         source=typed.record,
     )
 

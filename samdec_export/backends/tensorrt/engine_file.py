@@ -11,10 +11,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from samdec_export.backends.tensorrt.options import ENGINES, EngineName, Profile
+from samdec_export.backends.tensorrt.options import Profile
 from samdec_export.core.artifact import Record
 from samdec_export.core.errors import EngineError, UsageError
 from samdec_export.core.files import move_with_sidecar, sha256, sidecar_of
+from samdec_export.core.packages import ENGINES, EngineName
 from samdec_export.core.signature import Dim
 
 __all__ = ["EngineFile", "EngineRecord", "open_engine", "publish_engine"]
@@ -56,12 +57,12 @@ class EngineRecord:
 
     @property
     def file_name(self) -> str:
-        """`<model>.<graph>.<precision>.<targets>.engine`."""
+        """Return `<model>.<graph>.<precision>.<targets>.engine`."""
         source = self.source
         return f"{source.model}.{source.graph}.{source.precision_label}.{'-'.join(self.targets)}.engine"
 
     def to_json(self) -> dict[str, Any]:
-        """A JSON object that `from_json` reads back."""
+        """Return a JSON object that `from_json` reads back."""
         fields = {name: getattr(self, name) for name in self.__slots__}
         profiles = [[asdict(dim) for dim in profile] for profile in self.profiles]
         lists = {"targets": [*self.targets], "tensors": [*self.tensors], "warnings": [*self.warnings]}
@@ -93,17 +94,17 @@ class EngineFile:
 
     @property
     def sidecar(self) -> Path:
-        """`<file>.json`."""
+        """Return `<file>.json`."""
         return sidecar_of(self.path)
 
     @property
     def onnx(self) -> Path | None:
-        """The ONNX file that it was built from, if that lies beside it as it was then."""
+        """Return the ONNX file that it was built from, if that lies beside it as it was then."""
         beside = self.path.with_name(self.record.onnx)
         return beside if beside.is_file() and sha256(beside) == self.record.onnx_sha256 else None
 
     def to_json(self) -> dict[str, Any]:
-        """What the sidecar holds."""
+        """Return what the sidecar holds."""
         return {"file": self.path.name, "sha256": self.sha256, **self.record.to_json()}
 
 
@@ -121,7 +122,7 @@ def publish_engine(draft: Path, record: EngineRecord, folder: Path) -> EngineFil
 
 
 def open_engine(path: Path) -> EngineFile:
-    """An engine whose sidecar describes these very bytes; no CUDA and no TensorRT is needed to tell.
+    """Open an engine whose sidecar describes these very bytes, which needs neither CUDA nor TensorRT.
 
     Raises:
         EngineError: It cannot be read, has no sidecar or a damaged one, or was changed, cut off or replaced.

@@ -8,20 +8,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from samdec_export.backends.tensorrt.engine_file import EngineFile, EngineRecord, open_engine
-from samdec_export.backends.tensorrt.options import TITLES
 from samdec_export.core.errors import EngineError, UsageError
 from samdec_export.core.files import FilePath, as_path
+from samdec_export.core.packages import ENGINES
 
 if TYPE_CHECKING:
     from samdec_export.backends.machine import Machine
 
-__all__ = ["Listed", "list_engines", "obstacle"]
+__all__ = ["EngineEntry", "list_engines", "obstacle"]
 
 AMPERE = 80
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Listed:
+class EngineEntry:
     """An engine file. `engine` is None where `obstacle`, why it cannot run here, is that it is not sound."""
 
     path: Path
@@ -29,7 +29,7 @@ class Listed:
     obstacle: str
 
     def to_json(self) -> dict[str, Any]:
-        """What the file is, if that is known, and whether it can run."""
+        """Return what the file is, if that is known, and whether it can run."""
         record = self.engine.record if self.engine else None
         return {
             "path": str(self.path),
@@ -46,7 +46,7 @@ class Listed:
         }
 
 
-def list_engines(folder: FilePath) -> list[Listed]:
+def list_engines(folder: FilePath) -> list[EngineEntry]:
     """Return every `.engine` file of a folder, by name.
 
     Files are checked against their sidecars before the machine is looked at.
@@ -65,28 +65,28 @@ def list_engines(folder: FilePath) -> list[Listed]:
     return list(_judged(found, look()))
 
 
-def _open(path: Path) -> Listed:
+def _open(path: Path) -> EngineEntry:
     try:
-        return Listed(path=path, engine=open_engine(path), obstacle="")
+        return EngineEntry(path=path, engine=open_engine(path), obstacle="")
     except EngineError as error:
-        return Listed(path=path, engine=None, obstacle=error.message)
+        return EngineEntry(path=path, engine=None, obstacle=error.message)
 
 
-def _judged(found: list[Listed], machine: Machine) -> Iterator[Listed]:
+def _judged(found: list[EngineEntry], machine: Machine) -> Iterator[EngineEntry]:
     for entry in found:
         if entry.engine is None:
             yield entry
         else:
-            yield Listed(path=entry.path, engine=entry.engine, obstacle=obstacle(entry.engine.record, machine))
+            yield EngineEntry(path=entry.path, engine=entry.engine, obstacle=obstacle(entry.engine.record, machine))
 
 
 def obstacle(record: EngineRecord, machine: Machine) -> str:
-    """Why an engine cannot run on a machine; empty where it can, as far as its record tells."""
+    """Return why an engine cannot run on a machine; empty where it can, as far as its record tells."""
     version = machine.versions.get(record.engine)
     if machine.gpu is None:
         return "no GPU here"
     if version is None:
-        return f"{TITLES[record.engine]} is not installed"
+        return f"{ENGINES[record.engine].title} is not installed"
     if not _fits_version(record, version):
         return f"built with {record.version}, here is {version}"
     if not _fits_gpu(record, machine.gpu.target):
@@ -106,6 +106,6 @@ def _numbers(version: str) -> tuple[int, ...]:
 
 
 def _fits_gpu(record: EngineRecord, target: str) -> bool:
-    """Its own generation; an engine made with hardware compatibility takes every one from Ampere on."""
+    """Return whether a GPU is of its generation; with hardware compatibility every one from Ampere on fits."""
     generation = int(target.removeprefix("sm"))
     return target in record.targets or bool(record.settings.get("hardware_compat") and generation >= AMPERE)

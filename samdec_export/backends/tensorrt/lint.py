@@ -12,9 +12,10 @@ from samdec_export.backends.tensorrt.options import Profile
 from samdec_export.core.artifact import Artifact
 from samdec_export.core.errors import EngineError, UsageError
 from samdec_export.core.signature import Signature
-from samdec_export.export.dataflow import FLOATS, Dataflow, fp32_products
+from samdec_export.export.cost import fp32_products, usual_products
+from samdec_export.export.dataflow import FLOATS, Dataflow
 from samdec_export.export.lint import MAX_RANK
-from samdec_export.export.onnx_file import dtype_name, load
+from samdec_export.export.onnx_file import differences, load
 
 __all__ = ["TURING", "check_profiles", "check_turing", "lint_for_engine"]
 
@@ -69,7 +70,7 @@ def lint_for_engine(path: Path, signature: Signature) -> list[str]:
 
 
 def check_profiles(signature: Signature, profiles: Sequence[Profile]) -> None:
-    """Do nothing if every profile keeps to the graph's axes and their ranges.
+    """Raise unless every profile keeps to the graph's axes and their ranges.
 
     TensorRT notices neither a range that the graph was not validated over, nor a minimum of 0.
 
@@ -92,12 +93,14 @@ def check_profiles(signature: Signature, profiles: Sequence[Profile]) -> None:
 
 
 def check_turing(typed: Artifact, targets: Sequence[str]) -> None:
-    """Do nothing unless an engine for sm75 would have to multiply matrices in fp32.
+    """Raise if an engine for sm75 would have to multiply matrices in fp32.
 
     Raises:
         EngineError: It would; the message names the nodes and why they are in fp32.
     """
-    if TURING in targets and (kept := fp32_products(typed.path)):
+    if TURING not in targets:
+        return
+    if kept := fp32_products(usual_products(typed.path, typed.record.signature)):
         reasons = "; ".join(f"{node} ({typed.record.kept.get(node, 'not converted')})" for node in kept)
         raise EngineError(
             f"{typed.path} multiplies matrices in fp32, which TensorRT-RTX does not do on sm75: {reasons}.",
@@ -107,16 +110,8 @@ def check_turing(typed: Artifact, targets: Sequence[str]) -> None:
 
 
 def _follows_signature(model: onnx.ModelProto, signature: Signature) -> Iterator[tuple[str, str]]:
-    fix = "Export it again."
-    found = {value.name: value.type.tensor_type for value in model.graph.input}
-    if [*found] != [spec.name for spec in signature.inputs]:
-        yield f"its inputs are {', '.join(found)}, not those of its record", fix
-        return
-    for spec in signature.inputs:
-        tensor = found[spec.name]
-        axes = tuple(axis.dim_param or axis.dim_value for axis in tensor.shape.dim)
-        if (dtype_name(tensor.elem_type), axes) != (spec.dtype, spec.labels):
-            yield f"{spec.name} is not the {spec.dtype} {spec.labels} of its record", fix
+    for difference in differences(model, signature):
+        yield f"by its record it is another graph: {difference}", "Export it again."
 
 
 def _has_no_one_hot(model: onnx.ModelProto, signature: Signature) -> Iterator[tuple[str, str]]:
@@ -171,7 +166,7 @@ def _has_no_fp32_attention(model: onnx.ModelProto, signature: Signature) -> Iter
 
 
 def _has_no_bf16_deconvolution(model: onnx.ModelProto, signature: Signature) -> Iterator[tuple[str, str]]:
-    """TensorRT-RTX 1.7 parses one and then cannot infer its type."""
+    """Yield transposed convolutions in bf16: TensorRT-RTX 1.7 parses one and then cannot infer its type."""
     flow = Dataflow(model)
     for node in flow.nodes.values():
         if node.op_type == "ConvTranspose" and flow.types.get(node.output[0]) == TensorProto.BFLOAT16:
@@ -182,7 +177,7 @@ def _has_no_bf16_deconvolution(model: onnx.ModelProto, signature: Signature) -> 
 
 
 def _computes_in_int64(model: onnx.ModelProto) -> Iterator[tuple[str, str]]:
-    """Arithmetic on int64 that grows with the prompts: twice the memory of int32, and slow on a GPU.
+    """Yield arithmetic on int64 that grows with the prompts: twice the memory of int32, and slow on a GPU.
 
     Comparing an input as it comes, which is what the graphs do with labels, is one pass over a small tensor.
     """
@@ -202,7 +197,7 @@ def _computes_in_int64(model: onnx.ModelProto) -> Iterator[tuple[str, str]]:
 
 
 def _is_an_input(flow: Dataflow, name: str) -> bool:
-    """It is an input of the graph, in this or another shape."""
+    """Return whether it is an input of the graph, in this or another shape."""
     while name in flow.makers and flow.nodes[flow.makers[name]].op_type in VIEWS:
         name = flow.nodes[flow.makers[name]].input[0]
     return name not in flow.makers

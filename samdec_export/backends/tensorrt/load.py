@@ -5,19 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, cast
+from typing import cast
 
 from samdec_export.backends.tensorrt.api import Api, Context, PlanEngine, RtxApi, RtxRuntimeConfig, load
 from samdec_export.backends.tensorrt.engine_file import EngineFile, EngineRecord
 from samdec_export.backends.tensorrt.messages import Journal, journal, parser_errors
-from samdec_export.backends.tensorrt.options import TITLES, EngineName, Profile
+from samdec_export.backends.tensorrt.options import Profile
+from samdec_export.core.dtypes import DTYPES
 from samdec_export.core.errors import EngineError
-from samdec_export.core.signature import DType, Signature
+from samdec_export.core.packages import ENGINES, EngineName
+from samdec_export.core.signature import Signature
 
 __all__ = ["LoadedEngine", "load_engine"]
-
-DTYPES: Final[dict[DType, str]] = {"float32": "FLOAT", "float16": "HALF", "int64": "INT64"}
-"""TensorRT's name of each type of an input or output."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,11 +39,11 @@ class LoadedEngine:
 
     @property
     def name(self) -> str:
-        """Such as `TensorRT-RTX 1.7.1`."""
-        return f"{TITLES[self.flavour]} {self.api.__version__}"
+        """Return a name such as `TensorRT-RTX 1.7.1`."""
+        return f"{ENGINES[self.flavour].title} {self.api.__version__}"
 
     def context(self) -> Context:
-        """What runs it. TensorRT-RTX compiles the kernels of a shape before its first run, not beside later ones.
+        """Return what runs it. TensorRT-RTX compiles a shape's kernels before its first run, not beside later ones.
 
         Raises:
             EngineError: There is not enough memory, or TensorRT refuses for another reason.
@@ -62,7 +61,7 @@ class LoadedEngine:
         return context
 
     def refusal(self, what: str, mark: int) -> EngineError:
-        """What TensorRT refuses, with what it said since the journal's record `mark`."""
+        """Return an error of what TensorRT refuses, with what it said since the journal's record `mark`."""
         return EngineError(
             f"{self.name} refuses {what}: {_reasons(journal(self.api), mark)}.",
             "Check the free memory of the GPU; build the engine again with samdec-export trt.",
@@ -87,7 +86,7 @@ def load_engine(file: EngineFile) -> LoadedEngine:
     engine = runtime.deserialize_cuda_engine(file.path.read_bytes())
     if engine is None:
         raise EngineError(
-            f"{TITLES[record.engine]} {api.__version__} refuses {file.path}: {_reasons(notes, mark)}.",
+            f"{ENGINES[record.engine].title} {api.__version__} refuses {file.path}: {_reasons(notes, mark)}.",
             "Build it again with samdec-export trt.",
         )
     _check(file, engine)
@@ -117,7 +116,7 @@ def _refit(api: Api, engine: PlanEngine, weights: Path, notes: Journal) -> None:
 
 
 def _check(file: EngineFile, engine: PlanEngine) -> None:
-    """Names, directions and types are those of the sidecar, and no input is a size: those lie on the host.
+    """Raise unless names, directions and types are the sidecar's, and no input is a size: those lie on the host.
 
     Raises:
         EngineError: They are not.
@@ -139,8 +138,8 @@ def _check(file: EngineFile, engine: PlanEngine) -> None:
 
 def _described(record: EngineRecord) -> list[tuple[str, str, str]]:
     signature = record.source.signature
-    inputs = [(spec.name, "INPUT", DTYPES[spec.dtype]) for spec in signature.inputs]
-    return inputs + [(spec.name, "OUTPUT", DTYPES[spec.dtype]) for spec in signature.outputs]
+    inputs = [(spec.name, "INPUT", DTYPES[spec.dtype].tensorrt) for spec in signature.inputs]
+    return inputs + [(spec.name, "OUTPUT", DTYPES[spec.dtype].tensorrt) for spec in signature.outputs]
 
 
 def _reasons(notes: Journal, mark: int) -> str:

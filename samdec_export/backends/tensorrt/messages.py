@@ -40,24 +40,24 @@ class Journal:
             self.records.append((severity.name, _clean(text)))
 
     def errors(self, start: int) -> list[str]:
-        """Errors since record `start`, each once, without noise."""
+        """Return errors since record `start`, each once, without noise."""
         return _distinct(text for severity, text in self.records[start:] if severity in ERRORS)
 
     def warnings(self, start: int) -> list[str]:
-        """Warnings since record `start`, each once, without noise."""
+        """Return warnings since record `start`, each once, without noise."""
         return _distinct(text for severity, text in self.records[start:] if severity == "WARNING")
 
 
 @functools.cache
 def journal(api: Api) -> Journal:
-    """The one journal of a module, and the logger that writes it."""
+    """Return the one journal of a module, and the logger that writes it."""
     kept = Journal()
     kept.logger = type("Logger", (api.ILogger,), {"log": lambda _, severity, text: kept.add(severity, text)})()
     return kept
 
 
 def parser_errors(parser: Parser | OnnxRefitter) -> list[str]:
-    """Each error of a parser in a line: code, operator, node, and what is wrong."""
+    """Return each error of a parser in a line: code, operator, node, and what is wrong."""
     return _distinct(_parser_lines(parser))
 
 
@@ -69,7 +69,7 @@ def _parser_lines(parser: Parser | OnnxRefitter) -> Iterator[str]:
 
 
 def _clean(text: str) -> str:
-    """One line of those that say something."""
+    """Return one line of those that say something."""
     return " ".join(ORIGIN.sub("", line).strip() for line in text.splitlines() if not NOISE.search(line))
 
 

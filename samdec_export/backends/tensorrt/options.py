@@ -5,18 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Literal, TypeAlias, get_args
+from typing import Any, Final, TypeAlias
 
 from samdec_export.core.errors import EngineError, UsageError
 from samdec_export.core.options import parse_range
+from samdec_export.core.packages import EngineName
 from samdec_export.core.signature import Dim
 
 __all__ = [
     "DEFAULT_TARGETS",
-    "ENGINES",
-    "EXTRAS",
     "RTX_TARGETS",
-    "TITLES",
     "BuildOptions",
     "EngineName",
     "Profile",
@@ -25,14 +23,7 @@ __all__ = [
     "profile_for",
 ]
 
-EngineName: TypeAlias = Literal["tensorrt", "rtx"]
 Profile: TypeAlias = tuple[Dim, ...]
-
-ENGINES: tuple[EngineName, ...] = get_args(EngineName)
-
-TITLES: Final[dict[EngineName, str]] = {"tensorrt": "TensorRT", "rtx": "TensorRT-RTX"}
-EXTRAS: Final[dict[EngineName, str]] = {"tensorrt": "gpu", "rtx": "rtx"}
-"""What `pip install 'samdec-export[...]'` brings each with."""
 
 RTX_TARGETS: Final = ("sm75", "sm80", "sm86", "sm89", "sm120", "sm121")
 """GPU generations that TensorRT-RTX builds for, oldest first."""
@@ -85,7 +76,7 @@ class BuildOptions:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What a sidecar says of the build, targets and profiles apart."""
+        """Return what a sidecar says of the build, targets and profiles apart."""
         return {
             "strongly_typed": True,
             "tf32": self.tf32,
@@ -100,7 +91,7 @@ class BuildOptions:
 
 
 def profile_for(profiles: Sequence[Profile], sizes: Mapping[str, int]) -> int:
-    """Index of the first profile that holds these sizes; 0 where a graph has no dynamic axis and no profile.
+    """Return the index of the first profile that holds these sizes; 0 where a graph has no dynamic axis and no profile.
 
     Raises:
         EngineError: None does; the message has the ranges.

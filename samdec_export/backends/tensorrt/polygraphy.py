@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 
 from samdec_export.backends.tensorrt.load import LoadedEngine
-from samdec_export.backends.tensorrt.options import EXTRAS, TITLES, EngineName, profile_for
+from samdec_export.backends.tensorrt.options import profile_for
 from samdec_export.core.errors import DependencyError, EngineError
 from samdec_export.core.feeds import sizes_of
+from samdec_export.core.packages import ENGINES, EngineName
 from samdec_export.core.runner import Feeds, Outputs
 
 __all__ = ["PolygraphyRunner"]
@@ -47,11 +48,11 @@ class PolygraphyRunner:
 
     @property
     def name(self) -> str:
-        """Such as `TensorRT-RTX 1.7.1`."""
+        """Return a name such as `TensorRT-RTX 1.7.1`."""
         return self.loaded.name
 
     def run(self, feeds: Feeds) -> Outputs:
-        """The outputs by name, in the engine's order.
+        """Return the outputs by name, in the engine's order.
 
         Raises:
             EngineError: No profile holds the sizes, or the run fails.
@@ -73,7 +74,7 @@ class PolygraphyRunner:
 
 
 def _polygraphy(flavour: EngineName) -> Any:
-    """The package, for one flavour, silent, and with the CUDA runtime found.
+    """Import the package for one flavour, silent, and with the CUDA runtime found.
 
     Raises:
         DependencyError, EngineError: As the class says.
@@ -81,7 +82,7 @@ def _polygraphy(flavour: EngineName) -> Any:
     known = sys.modules.get("polygraphy.config")
     if known is not None and (flavour == "rtx") != known.USE_TENSORRT_RTX:
         raise EngineError(
-            f"Polygraphy serves one TensorRT in a process, and here that is not {TITLES[flavour]}.",
+            f"Polygraphy serves one TensorRT in a process, and here that is not {ENGINES[flavour].title}.",
             "Run each in a process of its own.",
         )
     folders = [*_cuda_folders(), *filter(None, [os.environ.get(SEARCHED)])]
@@ -97,7 +98,7 @@ def _polygraphy(flavour: EngineName) -> Any:
             polygraphy.cuda.wrapper()
         except ImportError as error:
             raise DependencyError(
-                f"Polygraphy cannot be imported: {error}.", f"pip install 'samdec-export[{EXTRAS[flavour]}]'."
+                f"Polygraphy cannot be imported: {error}.", f"pip install 'samdec-export[{ENGINES[flavour].extra}]'."
             ) from error
         except OSError as error:
             raise DependencyError(
@@ -107,7 +108,7 @@ def _polygraphy(flavour: EngineName) -> Any:
 
 
 def _cuda_folders() -> list[str]:
-    """Where torch's CUDA packages keep the CUDA runtime; Polygraphy does not know the layout of CUDA 13."""
+    """Return where torch's CUDA packages keep the CUDA runtime; Polygraphy does not know the layout of CUDA 13."""
     roots = [Path(entry) / "nvidia" for entry in sys.path if entry]
     return sorted({str(file.parent) for root in roots for file in root.glob("*/lib/libcudart.so*")})
 

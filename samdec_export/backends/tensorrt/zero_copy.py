@@ -45,7 +45,7 @@ class CapturedRun:
         torch.cuda.current_stream().wait_stream(self.stream)
 
     def seconds(self) -> list[float]:
-        """A few replays, each between two events of the GPU's own clock."""
+        """Time a few replays, each between two events of the GPU's own clock."""
         with torch.cuda.stream(self.stream):
             marks = [torch.cuda.Event(enable_timing=True)]
             marks[0].record()
@@ -79,11 +79,11 @@ class ZeroCopyRunner:
 
     @property
     def name(self) -> str:
-        """Such as `TensorRT-RTX 1.7.1`."""
+        """Return a name such as `TensorRT-RTX 1.7.1`."""
         return self.loaded.name
 
     def launch(self, inputs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """One run, put on the GPU's queue: the current stream waits for it, the host does not.
+        """Put one run on the GPU's queue: the current stream waits for it, the host does not.
 
         Args:
             inputs: Contiguous tensors on the device, with the types and shapes of the signature.
@@ -102,7 +102,7 @@ class ZeroCopyRunner:
         return outputs
 
     def run(self, feeds: Feeds) -> Outputs:
-        """The same for NumPy arrays, which are copied to the GPU and back.
+        """Run NumPy arrays, which are copied to the GPU and back.
 
         Raises:
             EngineError: As `launch` does.
@@ -112,7 +112,7 @@ class ZeroCopyRunner:
         return {name: np.array(tensor.cpu().numpy()) for name, tensor in outputs.items()}
 
     def capture(self, feeds: Feeds) -> CapturedRun:
-        """One run of these sizes as a CUDA graph, which costs the host one call to replay.
+        """Record one run of these sizes as a CUDA graph, which costs the host one call to replay.
 
         Raises:
             EngineError: As `launch` does.
@@ -126,7 +126,7 @@ class ZeroCopyRunner:
         return CapturedRun(graph=graph, stream=self.stream, inputs=inputs, outputs=outputs)
 
     def timer(self, feeds: Feeds) -> Callable[[], list[float]]:
-        """Seconds of a few replays of a CUDA graph, inputs and outputs on the GPU."""
+        """Return what takes the seconds of a few replays of a CUDA graph, inputs and outputs on the GPU."""
         return self.capture(feeds).seconds
 
     def _staged(self, feeds: Feeds) -> dict[str, torch.Tensor]:
@@ -177,7 +177,7 @@ class ZeroCopyRunner:
         self._require(self._context.execute_async_v3(self.stream.cuda_stream), "the run")
 
     def _buffer(self, spec: TensorSpec, shape: tuple[int, ...]) -> torch.Tensor:
-        """Memory of a tensor of any shape: the largest that was needed so far is kept."""
+        """Return memory of a tensor of any shape: the largest that was needed so far is kept."""
         count = math.prod(shape)
         storage = self._storage.get(spec.name)
         if storage is None or storage.numel() < count:

@@ -66,7 +66,7 @@ class ReferenceArrangement(nn.Module):
         self.decoder, self.masks, self.one_image = decoder, masks, one_image
 
     def forward(self, image: Tensor, image_pe: Tensor, sparse: Tensor, dense: Tensor) -> tuple[Tensor, Tensor]:
-        """See `Arrangement`."""
+        """Decode, as `Arrangement` says."""
         prompts = sparse.shape[:2]  # (I, P)
         if not self.one_image:  # one image is broadcast to its prompts
             image = image.unsqueeze(1).expand(-1, prompts[1], -1, -1, -1).flatten(0, 1)  # (I*P, C, h, w)
@@ -87,7 +87,7 @@ class ReferenceArrangement(nn.Module):
 
 
 def _select_best(masks: Tensor, iou: Tensor, points: int) -> tuple[Tensor, Tensor]:
-    """One mask a prompt, (B, 1, 4h, 4w) and (B, 1), of M; B prompts."""
+    """Return one mask a prompt, (B, 1, 4h, 4w) and (B, 1), of M; B prompts."""
     count, total = iou.shape
     row = torch.arange(count, device=iou.device) * total + best_mask(iou, points)[:, 0]  # (B,)
     best = masks.flatten(0, 1).index_select(0, row), iou.flatten(0, 1).index_select(0, row)

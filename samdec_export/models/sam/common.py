@@ -66,7 +66,7 @@ class LayerNorm2d(nn.Module):
 
 
 def best_mask(iou: Tensor, points: int) -> Tensor:
-    """The mask to return where one is wanted: mask 0 from three points on, else the best of the others.
+    """Return the mask to return where one is wanted: mask 0 from three points on, else the best of the others.
 
     Source: segment-anything `utils/onnx.py`, `select_masks`.
 

@@ -15,9 +15,10 @@ from torch.nn import functional as F
 
 from samdec_export.core.options import MasksMode
 from samdec_export.models.sam.common import MLP, best_mask
-from samdec_export.models.sam.fused_attention import ImageToToken, SelfAttention, TokenToImage, constant, linear
+from samdec_export.models.sam.fused_attention import ImageToToken, SelfAttention, TokenToImage
 from samdec_export.models.sam.fused_upscaling import Head, Hypernetworks, Upscaling
 from samdec_export.models.sam.mask_decoder import MaskDecoder
+from samdec_export.models.sam.rearranged import constant, linear
 from samdec_export.models.sam.transformer import TwoWayAttentionBlock, TwoWayTransformer
 
 __all__ = ["Form", "Forms", "FusedMaskDecoder", "choose_forms"]
@@ -40,7 +41,7 @@ class Forms:
 
 
 def choose_forms(decoder: MaskDecoder, *, masks: MasksMode, points: int, prompts: int, shared: bool) -> Forms:
-    """The forms that cost least.
+    """Return the forms that cost least.
 
     Args:
         decoder: The decoder they are for.
@@ -136,14 +137,14 @@ class FusedMaskDecoder(nn.Module):
         return torch.cat([output, sparse], dim=2)  # (I, P, T, C)
 
     def _read(self, queries: Tensor, tokens: Tensor, keys: Tensor, position: Tensor) -> Tensor:
-        """The last look at the image, by the tokens that are read afterwards only: (I, P, 1+M, C)."""
+        """Look at the image for the last time, by the tokens that are read afterwards only: (I, P, 1+M, C)."""
         queries, tokens = self._wanted(queries), self._wanted(tokens)  # (I, P, 1+M, C)
         attended = _attend(self.last, self.forms.last, queries + tokens, keys, keys + position)
         out: Tensor = self.last_norm(queries + attended)
         return out
 
     def _wanted(self, tokens: Tensor) -> Tensor:
-        """(I, P, T, C) -> (I, P, 1+M, C)."""
+        """Pick the tokens that are read: (I, P, T, C) -> (I, P, 1+M, C)."""
         first = 1 + self.first_mask
         if first == 1:
             return tokens[:, :, : 1 + self.num_masks]
@@ -182,7 +183,7 @@ class _Layer(nn.Module):
 
 
 def _attend(attention: TokenToImage, form: Form, tokens: Tensor, keys: Tensor, positioned: Tensor) -> Tensor:
-    """Tokens (I, P, T, C) look at image tokens (I, P or 1, L, C); returns (I, P, T, C)."""
+    """Let tokens (I, P, T, C) look at image tokens (I, P or 1, L, C); returns (I, P, T, C)."""
     match form:
         case "absorbed":
             return attention.absorbed(tokens, keys, positioned)
@@ -194,7 +195,7 @@ def _attend(attention: TokenToImage, form: Form, tokens: Tensor, keys: Tensor, p
 
 
 def _chosen(decoder: MaskDecoder, masks: MasksMode) -> slice:
-    """The masks to compute; `best` needs the quality of each."""
+    """Return the masks to compute; `best` needs the quality of each."""
     total = decoder.num_mask_tokens
     return {"multi": slice(1, total), "single": slice(0, 1)}.get(masks, slice(0, total))
 
@@ -210,7 +211,7 @@ def _copy_norm(source: nn.LayerNorm) -> nn.LayerNorm:
 
 
 def _select_best(hyper: Tensor, iou: Tensor, points: int) -> tuple[Tensor, Tensor]:
-    """Hypernetwork rows and scores of one mask a prompt, (I, P, 1, F) and (I, P, 1)."""
+    """Return hypernetwork rows and scores of one mask a prompt, (I, P, 1, F) and (I, P, 1)."""
     best = best_mask(iou, points)  # (I, P, 1)
     rows = best.unsqueeze(-1).expand(-1, -1, -1, hyper.shape[-1])  # (I, P, 1, F)
     return hyper.gather(2, rows), iou.gather(2, best)

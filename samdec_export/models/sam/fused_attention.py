@@ -14,26 +14,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from samdec_export.models.sam.rearranged import constant, linear, split
 from samdec_export.models.sam.transformer import Attention
 
-__all__ = ["ImageToToken", "SelfAttention", "TokenToImage", "constant", "linear", "split"]
-
-
-def constant(value: Tensor, like: Tensor) -> nn.Parameter:
-    """A frozen copy of a float64 result of rearranging, rounded once to the dtype of `like`."""
-    rounded = value.detach().to(like.dtype).clone(memory_format=torch.contiguous_format)
-    return nn.Parameter(rounded, requires_grad=False)
-
-
-def linear(layer: nn.Linear) -> tuple[Tensor, Tensor]:
-    """A layer's weight as (in, out) and its bias, in float64."""
-    return layer.weight.detach().double().T, layer.bias.detach().double()
-
-
-def split(x: Tensor, axis: int, *sizes: int) -> Tensor:
-    """One axis becomes several; a size may be -1."""
-    parts: Tensor = x.unflatten(axis, sizes)
-    return parts
+__all__ = ["ImageToToken", "SelfAttention", "TokenToImage"]
 
 
 class SelfAttention(nn.Module):
@@ -76,15 +60,15 @@ class _CrossAttention(nn.Module):
         self.register_buffer("head_mask", mask[:, None], persistent=False)  # (H, 1, D)
 
     def spread(self, x: Tensor) -> Tensor:
-        """(I, P, T, D) -> (I, P, H*T, D): a row per head, zero outside that head's channels."""
+        """Make a row per head, zero outside that head's channels: (I, P, T, D) -> (I, P, H*T, D)."""
         return (x.unsqueeze(2) * self.head_mask).flatten(2, 3)  # (I, P, H, T, D) -> (I, P, H*T, D)
 
     def collect(self, x: Tensor) -> Tensor:
-        """(I, P, H*T, D) -> (I, P, T, D): each head's channels from its own row. A sum of one term: exact."""
+        """Take each head's channels from its own row: (I, P, H*T, D) -> (I, P, T, D). A sum of one term: exact."""
         return (split(x, 2, self.num_heads, -1) * self.head_mask).sum(dim=2)
 
     def channels(self, x: Tensor) -> Tensor:
-        """(I, P, D, L) -> (I, P, H, d, L)."""
+        """Give each head its channels: (I, P, D, L) -> (I, P, H, d, L)."""
         return split(x, 2, self.num_heads, -1)
 
 
@@ -119,7 +103,7 @@ class TokenToImage(_CrossAttention):
         return mixed @ self.out + self.out_bias
 
     def plain(self, tokens: Tensor, keys: Tensor, positioned: Tensor) -> Tensor:
-        """As `absorbed`, but the image tokens come as (I, P, C, L) and are projected."""
+        """Attend as `absorbed` does, with image tokens that come as (I, P, C, L) and are projected."""
         key = self.channels(self.key @ positioned)  # (I, P, H, d, L)
         value = self.channels(self.value.mT @ keys)  # (I, P, H, d, L)
         query = split(tokens @ self.query + self.query_bias, -1, self.num_heads, -1)  # (I, P, T, H, d)
@@ -163,7 +147,7 @@ class ImageToToken(_CrossAttention):
         return self._mix(split(scores, 2, self.num_heads, -1), tokens)
 
     def plain(self, positioned_tokens: Tensor, tokens: Tensor, positioned: Tensor) -> Tensor:
-        """As `absorbed`, but the image tokens come as (I, P or 1, C, L) and are projected."""
+        """Attend as `absorbed` does, with image tokens that come as (I, P or 1, C, L) and are projected."""
         images, image_prompts = positioned.shape[:2]
         query = self.channels(self.query @ positioned + self.query_bias)  # (I, P or 1, H, d, L)
         key = positioned_tokens @ self.key + self.key_bias  # (I, P, T, D)
@@ -174,7 +158,7 @@ class ImageToToken(_CrossAttention):
         return self._mix(scores.reshape(images, prompts, self.num_heads, count, -1), tokens)
 
     def _mix(self, scores: Tensor, tokens: Tensor) -> Tensor:
-        """Scores (I, P, H, T, L) and tokens (I, P, T, C) -> (I, P, L, C)."""
+        """Mix tokens by scores: (I, P, H, T, L) and (I, P, T, C) -> (I, P, L, C)."""
         value = self.spread(tokens @ self.value) @ self.out + self.out_bias  # (I, P, H*T, C)
         exps = (scores - scores.amax(dim=3, keepdim=True)).exp()  # (I, P, H, T, L)
         weights = exps / exps.sum(dim=3, keepdim=True)

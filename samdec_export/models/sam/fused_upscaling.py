@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from samdec_export.models.sam.common import MLP, LayerNorm2d
-from samdec_export.models.sam.fused_attention import constant, linear, split
+from samdec_export.models.sam.rearranged import constant, linear, split
 
 __all__ = ["Head", "Hypernetworks", "Upscaling"]
 
@@ -48,7 +48,7 @@ class Hypernetworks(nn.Module):
         self.biases = nn.ParameterList(constant(torch.stack([b for _, b in pairs])[:, None], like) for pairs in layers)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """Each token through its own MLP. Prompts become rows, so that each weight is read once for all of them."""
+        """Apply each token's own MLP. Prompts become rows, so that each weight is read once for all of them."""
         rows = tokens.permute(2, 0, 1, 3).flatten(1, 2)  # (M, I*P, C)
         rows = _chain(rows, self.weights, self.biases)  # (M, I*P, F)
         return split(rows.transpose(0, 1), 0, *tokens.shape[:2])  # (I, P, M, F)
@@ -93,7 +93,7 @@ class Upscaling(nn.Module):
         return torch.stack(rows, dim=4).reshape(*hyper.shape[:3], 4 * height, 4 * width)
 
     def _row(self, x: Tensor, readout: Tensor, height: int, width: int) -> Tensor:
-        """One row of each image token's pixels: (I, P, L, 2*E) -> (I, P, M, h, 8*w), which is two rows of masks.
+        """Make two rows of masks of one row of each image token's pixels: (I, P, L, 2*E) -> (I, P, M, h, 8*w).
 
         Each of the four pixels that the second upscaling makes has its own columns of `readout`.
         """
@@ -108,7 +108,7 @@ class Upscaling(nn.Module):
 
 
 def _token_weights(layer: nn.ConvTranspose2d) -> tuple[Tensor, Tensor]:
-    """(in, out, 2, 2) -> (in, 2*2*out), and its bias repeated to (4*out), in float64."""
+    """Return a weight (in, out, 2, 2) as (in, 2*2*out), and its bias repeated to (4*out), in float64."""
     weight = layer.weight.detach().double().permute(0, 2, 3, 1).flatten(1)  # (in, y*x*out)
     if layer.bias is None:
         raise ValueError("the upscaling has biases in every published checkpoint")
@@ -124,7 +124,7 @@ def _weight(source: MLP) -> Tensor:
 
 
 def _chain(x: Tensor, weights: nn.ParameterList, biases: nn.ParameterList) -> Tensor:
-    """Linear layers with ReLU between them."""
+    """Apply linear layers with ReLU between them."""
     *hidden, last = zip(weights, biases, strict=True)
     for weight, bias in hidden:
         x = F.relu(x @ weight + bias)

@@ -11,12 +11,10 @@ import math
 import torch
 from torch import Tensor, nn
 
+from samdec_export.models.contracts import IMAGE_STRIDE
 from samdec_export.models.sam.common import LayerNorm2d
 
-__all__ = ["IMAGE_STRIDE", "PositionEmbeddingRandom", "PromptEncoder"]
-
-IMAGE_STRIDE = 16
-"""Input-image pixels along one side of an image token: the patch size of every published SAM image encoder."""
+__all__ = ["PositionEmbeddingRandom", "PromptEncoder"]
 
 PADDING_LABEL = -1
 
@@ -68,7 +66,7 @@ class PromptEncoder(nn.Module):
         self.no_mask_embed = nn.Embedding(1, embed_dim)
 
     def dense_pe(self, height: int, width: int) -> Tensor:
-        """The positional encoding of a grid's cell centres, (1, C, h, w)."""
+        """Return the positional encoding of a grid's cell centres, (1, C, h, w)."""
         like = self.pe_layer.positional_encoding_gaussian_matrix
         y = (torch.arange(height, dtype=like.dtype, device=like.device) + 0.5) / height
         x = (torch.arange(width, dtype=like.dtype, device=like.device) + 0.5) / width
@@ -105,5 +103,5 @@ class PromptEncoder(nn.Module):
         return embedded
 
     def no_mask(self) -> Tensor:
-        """The embedding that stands for "no mask prompt" at every position, (1, C, 1, 1)."""
+        """Return the embedding that stands for "no mask prompt" at every position, (1, C, 1, 1)."""
         return self.no_mask_embed.weight[:, :, None, None]
