@@ -25,7 +25,16 @@ from samdec_export.core.feeds import Case, MaskInput, NamedFeeds, inputs_sha256,
 from samdec_export.core.runner import Array, Feeds, Outputs
 from samdec_export.core.signature import Signature
 
-__all__ = ["GOLDEN_SCHEMA", "Golden", "GoldenCase", "GoldenRecord", "Take", "defects", "open_golden", "write_golden"]
+__all__ = [
+    "GOLDEN_SCHEMA",
+    "Golden",
+    "GoldenCase",
+    "GoldenRecord",
+    "RecordedCase",
+    "defects",
+    "open_golden",
+    "write_golden",
+]
 
 GOLDEN_SCHEMA: Final = 1
 RECORD = "golden"
@@ -130,7 +139,7 @@ class GoldenRecord:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Take:
+class RecordedCase:
     """A case with its answers. `inputs` is empty where they can be made again."""
 
     case: GoldenCase
@@ -196,22 +205,22 @@ def defects(signature: Signature, sizes: Mapping[str, int], outputs: Outputs) ->
     return problems
 
 
-def write_golden(path: Path, record: GoldenRecord, takes: Iterable[Take]) -> GoldenRecord:
+def write_golden(path: Path, record: GoldenRecord, recorded: Iterable[RecordedCase]) -> GoldenRecord:
     """Write a golden, byte-identical for equal content.
 
     Args:
         path: A scratch file; the caller renames it into place.
         record: All but the cases.
-        takes: The cases, written one by one as they come.
+        recorded: The cases, written one by one as they come.
 
     Returns:
         The record with its cases.
     """
     cases = []
     with ZipFile(path, "w") as archive:
-        for number, take in enumerate(takes):
-            cases.append(take.case)
-            for kind, arrays in (("inputs", take.inputs), ("outputs", take.outputs)):
+        for number, one in enumerate(recorded):
+            cases.append(one.case)
+            for kind, arrays in (("inputs", one.inputs), ("outputs", one.outputs)):
                 for name, array in arrays.items():
                     _write(archive, _key(kind, number, name), array)
         whole = replace(record, cases=tuple(cases))

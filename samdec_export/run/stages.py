@@ -15,12 +15,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from samdec_export.backends.tensorrt.options import EngineName
-from samdec_export.core.artifact import Artifact
 from samdec_export.core.dtypes import FORMATS, LowPrecision, Precision
 from samdec_export.core.errors import DependencyError
 from samdec_export.core.files import staging, write_text
+from samdec_export.report.measured import RangeRow
+from samdec_export.run.baseline import timing_of
 from samdec_export.run.job import Job, hash_of
 from samdec_export.run.ledger import Entry, Made, Stage
+from samdec_export.run.results import BenchResult, EngineResult, FileResult, ParityResult, StageResult
 
 if TYPE_CHECKING:
     from samdec_export.backends.candidates import Subject
@@ -45,11 +47,11 @@ ENGINE_TOOLS: dict[EngineName, tuple[str, ...]] = {
 PARITY_TOOLS = ("torch", "onnxruntime", "onnxruntime-gpu", "numpy", "ml_dtypes")
 
 
-def trace_stage(job: Job, folder: Path) -> Stage:
+def trace_stage(job: Job, folder: Path) -> Stage[StageResult]:
     """From the checkpoint to ONNX as torch's exporter writes it; the file stays in `folder`."""
     config = job.config
 
-    def make() -> Made:
+    def make() -> Made[StageResult]:
         from samdec_export.export.to_onnx import trace_graph
         from samdec_export.models.contracts import graph_to_export
 
@@ -57,34 +59,37 @@ def trace_stage(job: Job, folder: Path) -> Stage:
         with staging(folder) as scratch:
             trace_graph(graph, record, scratch / TRACED)
             os.replace(scratch / TRACED, folder / TRACED)
-        return Made(files=(folder / TRACED,))
+        return Made(files=(folder / TRACED,), result=StageResult())
 
     keys = ("model", "graph", "masks", "mask_input", "dynamic_grid", "arrangement", "ranges", "opset")
     asked = {key: value for key, value in config.model_dump(mode="json").items() if key in keys}
     tools = ("torch", "onnx", "onnxscript")
-    return Stage(name="export", inputs=job.inputs(*tools, checkpoint=job.digest, **asked), make=make)
+    return Stage(
+        name="export", inputs=job.inputs(*tools, checkpoint=job.digest, **asked), result=StageResult, make=make
+    )
 
 
-def simplify_stage(job: Job, traced: Entry) -> Stage:
+def simplify_stage(job: Job, traced: Entry[StageResult]) -> Stage[FileResult]:
     """From that to the fp32 file that is delivered."""
 
-    def make() -> Made:
+    def make() -> Made[FileResult]:
         from samdec_export.export.to_onnx import simplify_graph
 
         out = job.config.out
         with staging(out) as scratch:
             done = simplify_graph(traced.file(TRACED), scratch, out)
-        facts = {"operators": done.after.ops, "traced": done.before.nodes, "casts": done.after.ops.get("Cast", 0)}
-        return _delivered(done.artifact, facts)
+        result = FileResult.of(done.artifact, done.after.ops)
+        return Made(files=(done.artifact.path, done.artifact.sidecar), result=result)
 
-    return Stage(name="simplify", inputs=job.inputs("onnx", "onnxscript", "onnxslim", traced=traced.hash), make=make)
+    inputs = job.inputs("onnx", "onnxscript", "onnxslim", traced=traced.hash)
+    return Stage(name="simplify", inputs=inputs, result=FileResult, make=make)
 
 
-def convert_stage(job: Job, exported: Entry, precision: LowPrecision) -> Stage:
+def convert_stage(job: Job, exported: Entry[FileResult], precision: LowPrecision) -> Stage[FileResult]:
     """From the fp32 file to a typed one."""
     asked, feeds = job.config.convert.options(precision), job.config.parity.feeds
 
-    def make() -> Made:
+    def make() -> Made[FileResult]:
         from samdec_export.export.onnx_file import describe
         from samdec_export.parity.cases import select_cases
         from samdec_export.precision.convert import convert_file, open_fp32
@@ -92,77 +97,84 @@ def convert_stage(job: Job, exported: Entry, precision: LowPrecision) -> Stage:
         source = open_fp32(exported.file(".onnx"))
         done = convert_file(source, asked, select_cases(source.record, feeds=feeds, sweep="quick"), job.config.out)
         kept, limit = done.artifact.record.kept, FORMATS[precision].largest
-        rows = [
-            {
-                "tensor": item.tensor,
-                "node": item.node,
-                "op": item.op,
-                "absmax": None if item.nonfinite else item.absmax,
-                "limit": limit,
-                "kept": item.node in kept,
-                "reason": kept.get(item.node, ""),
-            }
+        rows = tuple(
+            RangeRow(
+                tensor=item.tensor,
+                node=item.node,
+                op=item.op,
+                absmax=None if item.nonfinite else item.absmax,
+                limit=limit,
+                kept=item.node in kept,
+                reason=kept.get(item.node, ""),
+            )
             for item in done.ranges
             if not item.moves
-        ]
-        facts = {"casts": done.casts, "products": dict(done.shares), "operators": describe(done.artifact.path).ops}
-        return _delivered(done.artifact, {**facts, "ranges": rows})
+        )
+        result = FileResult.of(done.artifact, describe(done.artifact.path).ops, done.shares, rows)
+        return Made(files=(done.artifact.path, done.artifact.sidecar), result=result)
 
     own = {"exported": exported.hash, "convert": asdict(asked), "parity.feeds": hash_of(feeds, "parity.feeds")}
     tools = ("onnx", "onnxruntime", "onnxruntime-gpu", "numpy", "ml_dtypes")
-    return Stage(name=f"convert-{precision}", inputs=job.inputs(*tools, **own), make=make)
+    return Stage(name=f"convert-{precision}", inputs=job.inputs(*tools, **own), result=FileResult, make=make)
 
 
-def engine_stage(job: Job, typed: Entry, engine: EngineName, precision: Precision, folder: Path) -> Stage:
+def engine_stage(
+    job: Job, typed: Entry[FileResult], engine: EngineName, precision: Precision, folder: Path
+) -> Stage[EngineResult]:
     """From a typed file to an engine in `folder`."""
     asked, machine = job.config.engines.options(engine), job.machine
 
-    def make() -> Made:
+    def make() -> Made[EngineResult]:
         from samdec_export.backends.tensorrt.engine import build, plan_build
         from samdec_export.export.onnx_file import open_artifact
 
         source = open_artifact(typed.file(".onnx"))
         done = build(source, plan_build(source, asked, precision), folder).engine
-        facts = {"engine": done.to_json(), "bytes": done.path.stat().st_size}
-        return Made(files=(done.path, done.sidecar), result=facts)
+        return Made(files=(done.path, done.sidecar), result=EngineResult.of(done))
 
     settings = {**asdict(asked), "timing_cache": asked.timing_cache and str(asked.timing_cache)}
     own = {"onnx": typed.hash, "engines": settings, "gpu": machine.gpu and machine.gpu.target}
-    return Stage(name=f"engine-{engine}-{precision}", inputs=job.inputs(*ENGINE_TOOLS[engine], **own), make=make)
+    inputs = job.inputs(*ENGINE_TOOLS[engine], **own)
+    return Stage(name=f"engine-{engine}-{precision}", inputs=inputs, result=EngineResult, make=make)
 
 
-def parity_stage(job: Job, exported: Entry, typed: Entry, precision: Precision) -> Stage:
+def parity_stage(
+    job: Job, exported: Entry[FileResult], typed: Entry[FileResult], precision: Precision
+) -> Stage[ParityResult]:
     """The comparison of an ONNX file with eager PyTorch, within the limits of the gate."""
 
-    def make() -> Made:
+    def make() -> Made[ParityResult]:
         from samdec_export.backends.candidates import open_subject
 
         return Made(result=_compared(job, exported, open_subject(typed.file(".onnx")), precision))
 
     inputs = _parity_inputs(job, typed, precision)
-    return Stage(name=f"parity-{precision}", inputs=job.inputs(*PARITY_TOOLS, **inputs), make=make)
+    inputs = job.inputs(*PARITY_TOOLS, **inputs)
+    return Stage(name=f"parity-{precision}", inputs=inputs, result=ParityResult, make=make)
 
 
-def engine_parity_stage(job: Job, exported: Entry, built: Entry, precision: Precision) -> Stage:
+def engine_parity_stage(
+    job: Job, exported: Entry[FileResult], built: Entry[EngineResult], precision: Precision
+) -> Stage[ParityResult]:
     """The same for an engine, on the GPU here."""
-    engine: EngineName = built.result["engine"]["engine"]
+    engine = built.result.record.engine
     rounding: Precision = "fp16" if job.config.engines.tf32 and precision == "fp32" else precision
 
-    def make() -> Made:
+    def make() -> Made[ParityResult]:
         from samdec_export.backends.candidates import open_subject
 
-        name = built.result["engine"]["file"]
         try:
             return Made(result=_compared(job, exported, open_subject(built.file(".engine")), rounding))
         except DependencyError as error:  # such as a torch without CUDA: reported as not run, not as compared
-            return Made(result={"comparisons": [], "masks": [], "notes": [], "obstacle": {name: str(error)}})
+            return Made(result=ParityResult(file=built.result.file, obstacle=str(error)))
 
     inputs = _parity_inputs(job, built, rounding) | {"gpu": job.machine.gpu and job.machine.gpu.name}
     tools = (*PARITY_TOOLS, *ENGINE_TOOLS[engine], "polygraphy")
-    return Stage(name=f"parity-{engine}-{precision}", inputs=job.inputs(*tools, **inputs), make=make)
+    inputs = job.inputs(*tools, **inputs)
+    return Stage(name=f"parity-{engine}-{precision}", inputs=inputs, result=ParityResult, make=make)
 
 
-def _parity_inputs(job: Job, judged: Entry, precision: Precision) -> dict[str, Any]:
+def _parity_inputs(job: Job, judged: Entry[Any], precision: Precision) -> dict[str, Any]:
     asked, tolerance = job.config.parity, job.config.gate.tolerance(precision)
     return {
         "file": judged.hash,
@@ -172,13 +184,12 @@ def _parity_inputs(job: Job, judged: Entry, precision: Precision) -> dict[str, A
     }
 
 
-def _compared(job: Job, exported: Entry, subject: Subject, precision: Precision) -> dict[str, Any]:
+def _compared(job: Job, exported: Entry[FileResult], subject: Subject, precision: Precision) -> ParityResult:
     """What a comparison finds; recorded inputs are those of the fp32 file."""
     from samdec_export.core.feeds import typed_feeds
     from samdec_export.export.onnx_file import open_artifact
     from samdec_export.parity.cases import select_cases
     from samdec_export.parity.comparisons import check, replay_words
-    from samdec_export.run.evidence import found_by
 
     asked, artifact = job.config.parity, subject.artifact
     source = open_artifact(exported.file(".onnx")).record
@@ -188,14 +199,16 @@ def _compared(job: Job, exported: Entry, subject: Subject, precision: Precision)
     replay = replay_words(artifact.path, job.config.checkpoint, asked.seed, asked.feeds, asked.sweep)
     tolerance = job.config.gate.tolerance(precision)
     done = check(artifact, job.weights.loaded, cases, replay, subject, tolerance=tolerance, evidence=True)
-    return found_by(done, artifact.path.name, precision)
+    return ParityResult.of(done, artifact.path.name, precision)
 
 
-def bench_stage(job: Job, files: Sequence[Entry], engines: Sequence[Entry]) -> Stage:
+def bench_stage(
+    job: Job, files: Sequence[Entry[FileResult]], engines: Sequence[Entry[EngineResult]]
+) -> Stage[BenchResult]:
     """The time that files take in ONNX Runtime, and engines on the GPU; its file can be a later run's baseline."""
     asked = job.config.bench
 
-    def make() -> Made:
+    def make() -> Made[BenchResult]:
         from samdec_export.bench.measure import Workload
         from samdec_export.bench.side_by_side import BenchEntry, bench_entries
 
@@ -210,18 +223,15 @@ def bench_stage(job: Job, files: Sequence[Entry], engines: Sequence[Entry]) -> S
             repeats=asked.repeats,
         )
         target = job.config.out / BENCH_FILE
-        write_text(target, json.dumps(done.to_json(), indent=2) + "\n")
-        return Made(files=(target,), result=done.to_json())
+        found = done.to_json()
+        write_text(target, json.dumps(found, indent=2) + "\n")
+        timings = tuple(timing_of(item) for item in found["measurements"])
+        return Made(files=(target,), result=BenchResult(threads=done.threads, timings=timings))
 
     own = {
-        "files": [entry.hash for entry in (*files, *engines)],
+        "files": [*(entry.hash for entry in files), *(entry.hash for entry in engines)],
         "bench": asked.model_dump(mode="json"),
         "machine": [platform.node(), platform.machine(), os.cpu_count(), job.machine.gpu and job.machine.gpu.name],
     }
-    return Stage(name="bench", inputs=job.inputs("onnxruntime", "onnxruntime-gpu", "numpy", **own), make=make)
-
-
-def _delivered(artifact: Artifact, facts: dict[str, Any]) -> Made:
-    """An ONNX file, its sidecar, and what a report says of it."""
-    result = {"artifact": artifact.to_json(), "bytes": artifact.path.stat().st_size, **facts}
-    return Made(files=(artifact.path, artifact.sidecar), result=result)
+    inputs = job.inputs("onnxruntime", "onnxruntime-gpu", "numpy", **own)
+    return Stage(name="bench", inputs=inputs, result=BenchResult, make=make)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from samdec_export.core.results import Histogram
 from samdec_export.report.charts.scales import WIDTH, Tick
-from samdec_export.report.document import Histogram
 from samdec_export.report.figures import number, percent
 
 __all__ = ["Bar", "ErrorsChart", "errors_chart"]
