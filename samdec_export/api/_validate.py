@@ -8,7 +8,7 @@ from pathlib import Path
 from samdec_export.backends.candidates import Subject, open_subject
 from samdec_export.core.artifact import Artifact
 from samdec_export.core.errors import UsageError
-from samdec_export.core.feeds import NamedFeeds
+from samdec_export.core.feeds import FeedsCache, NamedFeeds
 from samdec_export.core.files import FilePath, as_path, optional_path
 from samdec_export.core.options import Provider, SweepName
 from samdec_export.parity.cases import only_case, outside_ranges, range_notes, select_cases
@@ -64,6 +64,8 @@ def validate(
         if kept
         else select_cases(artifact.record, feeds=recorded, seed=seed, sweep=width, within=subject.signatures)
     )
+    if elsewhere:
+        cases = FeedsCache().keep(cases)  # to know what was answered elsewhere, and to run
     chosen = cases if case is None else only_case(cases, case)
     chosen, left_out = _within_profiles(subject, chosen)
     references = references_of(subject, weights, kept)

@@ -11,7 +11,7 @@ import numpy as np
 
 from samdec_export.core.artifact import Record
 from samdec_export.core.errors import UsageError
-from samdec_export.core.feeds import Case, MaskInput, NamedFeeds, misfits, sizes_of
+from samdec_export.core.feeds import Case, Inputs, MaskInput, NamedFeeds, misfits, sizes_of
 from samdec_export.core.options import SweepName
 from samdec_export.core.runner import Array
 from samdec_export.core.signature import Dim, Signature
@@ -54,7 +54,7 @@ def select_cases(
         cases = read_feeds(feeds, record.signature)
     else:
         signatures = within or (record.signature,)
-        cases = [NamedFeeds.of(record.signature, one, seed) for one in sweep_within(signatures, sweep)]
+        cases = [NamedFeeds.of(signatures[0], one, seed) for one in sweep_within(signatures, sweep)]
     return cases if case is None else only_case(cases, case)
 
 
@@ -126,7 +126,13 @@ def read_feeds(path: Path, signature: Signature) -> list[NamedFeeds]:
     for case, feeds in cases.items():
         if problems := misfits(signature, feeds):
             raise UsageError(f"{path}, case {case}: {'; '.join(problems)}.", "samdec-export inspect shows the inputs.")
-    return [NamedFeeds(case, sizes_of(signature, feeds), partial(dict, feeds)) for case, feeds in cases.items()]
+    return [
+        NamedFeeds(case, sizes_of(signature, feeds), partial(_ready, Inputs(feeds))) for case, feeds in cases.items()
+    ]
+
+
+def _ready(feeds: Inputs) -> Inputs:
+    return feeds
 
 
 def _read_npz(path: Path) -> dict[str, dict[str, Array]]:

@@ -21,7 +21,7 @@ import numpy as np
 
 from samdec_export.core.artifact import Record
 from samdec_export.core.errors import SamdecError, UsageError
-from samdec_export.core.feeds import Case, MaskInput, NamedFeeds, inputs_sha256, make_feeds
+from samdec_export.core.feeds import Case, Inputs, MaskInput, NamedFeeds, make_feeds
 from samdec_export.core.runner import Array, Feeds, Outputs
 from samdec_export.core.signature import Signature
 
@@ -159,20 +159,23 @@ class Golden:
 
         Making one raises UsageError where it does not come out as it was recorded.
         """
-        return [NamedFeeds(case.name, case.sizes, partial(self._inputs, n)) for n, case in enumerate(self.record.cases)]
+        return [
+            NamedFeeds(case.name, case.sizes, partial(self._inputs, number), origin=case.inputs_sha256)
+            for number, case in enumerate(self.record.cases)
+        ]
 
     def answers(self) -> dict[str, Callable[[], Outputs]]:
         """What reads the outputs, by the SHA-256 of the inputs; reading raises UsageError where they are damaged."""
         return {case.inputs_sha256: partial(self._outputs, n) for n, case in enumerate(self.record.cases)}
 
-    def _inputs(self, number: int) -> Feeds:
+    def _inputs(self, number: int) -> Inputs:
         case, signature = self.record.cases[number], self.record.artifact.signature
         if case.stored:
-            feeds = self._read("inputs", number, [spec.name for spec in signature.inputs])
+            feeds = Inputs(self._read("inputs", number, [spec.name for spec in signature.inputs]))
         else:
-            with _damage_told(self.path):
+            with _explained(self.path):
                 feeds = make_feeds(signature, Case(sizes=case.sizes, mask_input=case.mask_input), self.record.seed)
-        if inputs_sha256(feeds) != case.inputs_sha256:
+        if feeds.sha256 != case.inputs_sha256:
             drawn = f"NumPy {np.__version__} draws others than {self.record.tools.get('numpy', 'the one then')}"
             reason = "they are not those that were recorded" if case.stored else drawn
             raise UsageError(
@@ -189,7 +192,7 @@ class Golden:
         return outputs
 
     def _read(self, kind: str, number: int, names: list[str]) -> dict[str, Array]:
-        with _damage_told(self.path), np.load(self.path, allow_pickle=False) as file:
+        with _explained(self.path), np.load(self.path, allow_pickle=False) as file:
             return {name: file[_key(kind, number, name)] for name in names}
 
 
@@ -236,7 +239,7 @@ def open_golden(path: Path) -> Golden:
     """
     if not path.is_file():
         raise UsageError(f"{path} does not exist, or is not a file.", "Check the path given with --golden.")
-    with _damage_told(path):
+    with _explained(path):
         with ZipFile(path) as archive:
             if (broken := archive.testzip()) is not None:
                 raise ValueError(f"{broken} does not have its checksum")
@@ -256,7 +259,7 @@ def open_golden(path: Path) -> Golden:
 
 
 @contextmanager
-def _damage_told(path: Path) -> Iterator[None]:
+def _explained(path: Path) -> Iterator[None]:
     try:
         yield
     except SamdecError:

@@ -95,7 +95,8 @@ def convert_stage(job: Job, exported: Entry[FileResult], precision: LowPrecision
         from samdec_export.precision.convert import convert_file, open_fp32
 
         source = open_fp32(exported.file(".onnx"))
-        done = convert_file(source, asked, select_cases(source.record, feeds=feeds, sweep="quick"), job.config.out)
+        cases = job.drawn.keep(select_cases(source.record, feeds=feeds, sweep="quick"))
+        done = convert_file(source, asked, cases, job.config.out)
         kept, limit = done.artifact.record.kept, FORMATS[precision].largest
         rows = tuple(
             RangeRow(
@@ -195,7 +196,7 @@ def _compared(job: Job, exported: Entry[FileResult], subject: Subject, precision
     source = open_artifact(exported.file(".onnx")).record
     within = subject.signatures if subject.engine else ()
     inputs = select_cases(source, feeds=asked.feeds, seed=asked.seed, sweep=asked.sweep, within=within)
-    cases = [typed_feeds(case, artifact.record.signature) for case in inputs]
+    cases = [typed_feeds(case, artifact.record.signature) for case in job.drawn.keep(inputs)]
     replay = replay_words(artifact.path, job.config.checkpoint, asked.seed, asked.feeds, asked.sweep)
     tolerance = job.config.gate.tolerance(precision)
     done = check(artifact, job.weights.loaded, cases, replay, subject, tolerance=tolerance, evidence=True)

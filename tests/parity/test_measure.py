@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import json
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -19,7 +21,8 @@ from conftest import Export, Typed
 from samdec_export import api
 from samdec_export.backends.candidates import open_subject
 from samdec_export.core.errors import UsageError, ValidationError
-from samdec_export.core.feeds import Case, NamedFeeds, make_feeds
+from samdec_export.core.feeds import Case, FeedsCache, Inputs, NamedFeeds, make_feeds
+from samdec_export.core.options import Conversion
 from samdec_export.core.results import CaseResult, ValidationResult
 from samdec_export.core.runner import Array, Feeds, Outputs
 from samdec_export.core.signature import Signature, TensorSpec
@@ -288,3 +291,77 @@ def sweep_of(path: Path) -> list[Case]:
 
     assert open_artifact(path).record.signature in open_subject(path).signatures
     return sweep_within(open_subject(path).signatures, "full")
+
+
+@pytest.fixture
+def drawn(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names of the cases that are drawn, each as often as it is."""
+    names: list[str] = []
+
+    def counting(signature: Signature, case: Case, seed: int = 0) -> Inputs:
+        names.append(case.name)
+        return make_feeds(signature, case, seed)
+
+    for module in ("core.feeds", "parity.golden"):
+        monkeypatch.setattr(f"samdec_export.{module}.make_feeds", counting)
+    return names
+
+
+FLOWS: dict[str, Callable[[Path, Path], Any]] = {
+    "validate": lambda file, folder: api.validate(file, sweep="quick"),
+    "record": lambda file, folder: api.record(file, out=folder / "tiny.npz"),
+    "convert": lambda file, folder: api.convert(file, Conversion(precision="fp16", max_flips=0.9), out=folder),
+    "run": lambda file, folder: api.run(
+        None,
+        {
+            "model": "sam_tiny",
+            "out": folder,
+            "engines.build": [],
+            "bench.enabled": False,
+            "precisions": ["fp16", "bf16"],
+        },
+    ),
+}
+
+
+@pytest.mark.parametrize("flow", FLOWS)
+def test_no_case_is_drawn_twice(export: Export, tmp_path: Path, drawn: list[str], flow: str) -> None:
+    FLOWS[flow](export().artifact.path, tmp_path)
+    assert len(drawn) == 8
+    assert len(set(drawn)) == 8
+
+
+def test_a_golden_draws_and_hashes_each_case_once(
+    typed: Typed, export: Export, tmp_path: Path, drawn: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    golden = api.record(export().artifact.path, out=tmp_path / "tiny.npz").path
+    drawn.clear()
+    hashed = []
+
+    class Counting:
+        def __init__(self) -> None:
+            self.digest = hashlib.sha256()
+            hashed.append(self)
+
+        def update(self, data: bytes) -> None:
+            self.digest.update(data)
+
+        def hexdigest(self) -> str:
+            return self.digest.hexdigest()
+
+    monkeypatch.setattr("samdec_export.core.feeds.hashlib", SimpleNamespace(sha256=Counting))
+    assert api.validate(typed("fp16"), golden=golden).result.passed
+    assert (len(drawn), len(set(drawn)), len(hashed)) == (8, 8, 8)
+
+
+def test_the_cache_keeps_what_it_has_room_for(export: Export, drawn: list[str]) -> None:
+    signature = export().artifact.record.signature
+    small, large = (NamedFeeds.of(signature, Case(sizes={"batch": batch, "points": 2})) for batch in (1, 3))
+    size = sum(array.nbytes for array in small.make().values())
+    kept, other = FeedsCache(room=size + 1).keep([small, large])
+    drawn.clear()
+    for case in (kept, other, kept, other):
+        case.make()
+    assert drawn == [small.name, large.name, large.name]
+    ready = NamedFeeds("recorded", {}, dict)
+    assert FeedsCache().keep([ready]) == [ready], "nothing is to be saved"
