@@ -142,7 +142,7 @@ def typed(export: Export, tmp_path_factory: pytest.TempPathFactory) -> Typed:
 @pytest.fixture(scope="session")
 def passing(typed: Typed) -> Document:
     """The document of a run in which everything holds."""
-    return build([typed(), typed("fp16")])
+    return build(typed(), typed("fp16"))
 
 
 @pytest.fixture(scope="session")
@@ -150,4 +150,4 @@ def failing(typed: Typed, tmp_path_factory: pytest.TempPathFactory) -> Document:
     """The document of a run of a file with a wrong weight, beside one that is right."""
     broken = tmp_path_factory.mktemp("broken") / "broken.onnx"
     break_weights(typed(), broken, 1.2)
-    return build([broken, typed("fp16")])
+    return build(broken, typed("fp16"))

@@ -8,7 +8,7 @@ from typing import Any
 from samdec_export.core import interrupts
 from samdec_export.core.artifact import Artifact
 from samdec_export.core.dtypes import LowPrecision
-from samdec_export.core.feeds import typed_feeds
+from samdec_export.core.feeds import FeedsCache, typed_feeds
 from samdec_export.core.files import FilePath, as_path, optional_path
 from samdec_export.core.options import Conversion, SweepName
 from samdec_export.parity.cases import range_notes, select_cases
@@ -64,7 +64,7 @@ def convert(
     path, weights, recorded = as_path(file), optional_path(checkpoint), optional_path(feeds)
     conversion = wanted if isinstance(wanted, Conversion) else Conversion(precision=wanted)
     source = open_fp32(path)
-    cases = select_cases(source.record, feeds=recorded, sweep=sweep)
+    cases = FeedsCache().keep(select_cases(source.record, feeds=recorded, sweep=sweep))
     with interrupts.deferred():
         from samdec_export.models.checkpoint import load_for
 

@@ -6,17 +6,16 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from samdec_export.backends.candidates import Candidate, open_candidate
-from samdec_export.core import interrupts
 from samdec_export.core.artifact import Artifact
 from samdec_export.core.errors import UsageError
-from samdec_export.core.feeds import NamedFeeds
+from samdec_export.core.feeds import FeedsCache, NamedFeeds
 from samdec_export.core.files import FilePath, as_path, optional_path
 from samdec_export.core.options import Provider, SweepName
 from samdec_export.parity.cases import only_case, outside_ranges, range_notes, select_cases
 from samdec_export.parity.comparisons import Validated, comparisons_of, judge, replay_words
 from samdec_export.parity.golden import open_golden
-from samdec_export.parity.references import Reference, eager_references, golden_reference
-from samdec_export.parity.validate import Comparison
+from samdec_export.parity.measure import Comparison
+from samdec_export.parity.references import Reference, references_of
 
 __all__ = ["validate"]
 
@@ -65,15 +64,11 @@ def validate(
         if kept
         else select_cases(artifact.record, feeds=recorded, seed=seed, sweep=width, within=candidate.signatures)
     )
+    if elsewhere:
+        cases = FeedsCache().keep(cases)  # to know what was answered elsewhere, and to run
     chosen = cases if case is None else only_case(cases, case)
     chosen, left_out = _within_profiles(candidate, chosen)
-    if kept:
-        references: tuple[Reference, ...] = (golden_reference(artifact, kept),)
-    else:
-        with interrupts.deferred():
-            from samdec_export.models.checkpoint import load_for
-
-        references = eager_references(artifact, load_for(artifact, weights), on_gpu=candidate.on_gpu)
+    references = references_of(candidate, weights, kept)
     if elsewhere is not None:
         comparisons, notes = _recorded_elsewhere(artifact, references[-1], elsewhere, cases)
     else:

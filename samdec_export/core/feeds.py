@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 import itertools
 import zlib
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Callable, Hashable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
 from typing import Literal, TypeAlias
 
 import numpy as np
@@ -17,6 +17,8 @@ from samdec_export.core.signature import Dim, Signature, TensorSpec, axis_size
 
 __all__ = [
     "Case",
+    "FeedsCache",
+    "Inputs",
     "MaskInput",
     "NamedFeeds",
     "example_sizes",
@@ -29,6 +31,12 @@ __all__ = [
 ]
 
 MaskInput: TypeAlias = Literal["off", "on", "mixed"]
+
+BLOCK = 1 << 16
+"""Numbers that are drawn at once: as float64 they stay in the cache."""
+
+KEPT_BYTES = 256 << 20
+"""About what a sweep of a full-size decoder with few prompts takes."""
 
 FOREGROUND, BACKGROUND, TOP_LEFT, BOTTOM_RIGHT, PADDING = 1, 0, 2, 3, -1
 
@@ -56,17 +64,55 @@ class Case:
 class NamedFeeds:
     """Inputs of one case: its sizes are known, its arrays are made when asked for.
 
-    A sweep's inputs need not be in memory at once, and nothing is drawn to learn a size.
+    A sweep's inputs need not be in memory at once, and nothing is drawn to learn a size. `origin` is what the arrays
+    follow from, where making them takes time; None where they lie ready.
     """
 
     name: str
     sizes: Mapping[str, int]
     make: Callable[[], Feeds]
+    origin: Hashable = None
 
     @classmethod
     def of(cls, signature: Signature, case: Case, seed: int = 0) -> NamedFeeds:
         """Return the inputs of a case, which follow from its name and the seed."""
-        return cls(case.name, case.sizes, partial(make_feeds, signature, case, seed))
+        origin = (signature.inputs, case.name, seed)
+        return cls(case.name, case.sizes, partial(make_feeds, signature, case, seed), origin)
+
+
+class Inputs(dict[str, Array]):
+    """Inputs by name, hashed once: not to be changed after that."""
+
+    @cached_property
+    def sha256(self) -> str:
+        """What tells the inputs of one case from those of another: names, types, shapes and every bit."""
+        digest = hashlib.sha256()
+        for name, array in sorted(self.items()):
+            digest.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
+            digest.update(np.ascontiguousarray(array).data)
+        return digest.hexdigest()
+
+
+class FeedsCache:
+    """Keeps inputs for several stages that run the same cases, up to so many bytes; what has no room is made again."""
+
+    def __init__(self, room: int = KEPT_BYTES) -> None:
+        self.room = room
+        self._kept: dict[Hashable, Feeds] = {}
+
+    def keep(self, cases: Iterable[NamedFeeds]) -> list[NamedFeeds]:
+        """Return the same cases, which make their inputs once as long as there is room."""
+        return [replace(case, make=partial(self._make, case)) if case.origin else case for case in cases]
+
+    def _make(self, case: NamedFeeds) -> Feeds:
+        if case.origin in self._kept:
+            return self._kept[case.origin]
+        feeds = case.make()
+        size = sum(array.nbytes for array in feeds.values())
+        if size <= self.room:
+            self.room -= size
+            self._kept[case.origin] = feeds
+        return feeds
 
 
 def example_sizes(signature: Signature) -> dict[str, int]:
@@ -78,23 +124,22 @@ def example_sizes(signature: Signature) -> dict[str, int]:
     return sizes
 
 
-def make_feeds(signature: Signature, case: Case, seed: int = 0) -> dict[str, Array]:
+def make_feeds(signature: Signature, case: Case, seed: int = 0) -> Inputs:
     """Inputs for one case, reproducible from the seed and the case's name."""
     rng = np.random.default_rng([seed, zlib.crc32(case.name.encode())])
     prompts = next((spec for spec in signature.inputs if spec.content == "labels"), None)
     labels = _labels(rng, prompts.concrete(case.sizes)) if prompts else np.zeros(0, np.int64)
     makers: dict[str, Callable[[TensorSpec, tuple[int, ...]], Array]] = {
-        "embedding": lambda spec, shape: rng.standard_normal(shape),
+        "embedding": lambda spec, shape: _normal(rng, shape, spec.dtype),
         "encoding": lambda spec, shape: np.sin(rng.uniform(-np.pi, np.pi, shape)),
-        "logits": lambda spec, shape: 10 * rng.standard_normal(shape),
+        "logits": lambda spec, shape: _normal(rng, shape, spec.dtype, 10),
         "flag": lambda spec, shape: _flags(rng, shape, case.mask_input),
         "labels": lambda spec, shape: labels,
         "coords": lambda spec, shape: _coords(rng, labels, [axis_size(axis, case.sizes) for axis in spec.extent]),
         "image_size": lambda spec, shape: np.array([axis_size(axis, case.sizes) for axis in spec.extent]),
     }
-    return {
-        spec.name: makers[spec.content](spec, spec.concrete(case.sizes)).astype(spec.dtype) for spec in signature.inputs
-    }
+    arrays = ((spec, makers[spec.content](spec, spec.concrete(case.sizes))) for spec in signature.inputs)
+    return Inputs({spec.name: array.astype(spec.dtype, copy=False) for spec, array in arrays})
 
 
 def typed_feeds(case: NamedFeeds, signature: Signature) -> NamedFeeds:
@@ -130,17 +175,27 @@ def sizes_of(signature: Signature, feeds: Feeds) -> dict[str, int]:
 
 
 def inputs_sha256(feeds: Feeds) -> str:
-    """What tells the inputs of one case from those of another: names, types, shapes and every bit."""
-    digest = hashlib.sha256()
-    for name, array in sorted(feeds.items()):
-        digest.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
-        digest.update(np.ascontiguousarray(array).data)
-    return digest.hexdigest()
+    """Return what tells the inputs of one case from those of another."""
+    return feeds.sha256 if isinstance(feeds, Inputs) else Inputs(feeds).sha256
 
 
 def misfits(signature: Signature, feeds: Feeds) -> list[str]:
-    """List what keeps feeds from being the inputs of a graph: names, dtypes, axes; empty where they fit."""
-    problems = undeclared({spec.name: (spec.dtype, spec.labels) for spec in signature.inputs}, feeds)
+    """List what keeps inputs from being those of a graph: names, dtypes, axes; empty where they fit."""
+    wanted = {spec.name: spec for spec in signature.inputs}
+    problems = [f"input {name} is missing" for name in wanted.keys() - feeds.keys()]
+    problems += [f"there is no input {name}" for name in feeds.keys() - wanted.keys()]
+    if problems:
+        return sorted(problems)
+    problems = [
+        f"{name} is {feeds[name].dtype}, not {spec.dtype}"
+        for name, spec in wanted.items()
+        if feeds[name].dtype != spec.dtype
+    ]
+    problems += [
+        f"{name} has {feeds[name].ndim} axes, not {len(spec.shape)} {spec.labels}"
+        for name, spec in wanted.items()
+        if feeds[name].ndim != len(spec.shape)
+    ]
     if not problems:
         try:
             sizes_of(signature, feeds)
@@ -175,6 +230,15 @@ def undeclared(declared: Mapping[str, tuple[str, tuple[str | int, ...]]], feeds:
             fault = "has an axis of size 0" if 0 in array.shape else f"has shape {array.shape}, not {wanted}"
             problems.append(f"{name} {fault}")
     return problems
+
+
+def _normal(rng: np.random.Generator, shape: tuple[int, ...], dtype: str, scale: float = 1.0) -> Array:
+    """Draw normal numbers, the same ones as all at once in float64 and without the memory that takes."""
+    drawn, numbers = np.empty(int(np.prod(shape)), dtype), np.empty(BLOCK)
+    for start in range(0, drawn.size, BLOCK):
+        part = drawn[start : start + BLOCK]
+        part[:] = scale * rng.standard_normal(out=numbers[: part.size])
+    return drawn.reshape(shape)
 
 
 def _labels(rng: np.random.Generator, shape: tuple[int, ...]) -> Array:

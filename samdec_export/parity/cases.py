@@ -11,12 +11,21 @@ import numpy as np
 
 from samdec_export.core.artifact import Record
 from samdec_export.core.errors import UsageError
-from samdec_export.core.feeds import Case, MaskInput, NamedFeeds, misfits, sizes_of
+from samdec_export.core.feeds import Case, Inputs, MaskInput, NamedFeeds, misfits, sizes_of
 from samdec_export.core.options import SweepName
 from samdec_export.core.runner import Array
 from samdec_export.core.signature import Dim, Signature
 
-__all__ = ["only_case", "outside_ranges", "range_notes", "read_feeds", "select_cases", "sweep", "sweep_feeds"]
+__all__ = [
+    "only_case",
+    "outside_ranges",
+    "range_notes",
+    "read_feeds",
+    "select_cases",
+    "sweep",
+    "sweep_feeds",
+    "sweep_within",
+]
 
 QUICK_SIZES = (1, 3)
 """What a quick sweep takes of an independent axis: alone, and among others. Slices do not see each other there."""
@@ -44,9 +53,14 @@ def select_cases(
     if feeds:
         cases = read_feeds(feeds, record.signature)
     else:
-        found = (item for signature in within or (record.signature,) for item in sweep_feeds(signature, sweep, seed))
-        cases = [*{item.name: item for item in found}.values()]
+        signatures = within or (record.signature,)
+        cases = [NamedFeeds.of(signatures[0], one, seed) for one in sweep_within(signatures, sweep)]
     return cases if case is None else only_case(cases, case)
+
+
+def sweep_within(signatures: Sequence[Signature], width: SweepName) -> list[Case]:
+    """Return the cases of a sweep over the ranges of each signature, every case once."""
+    return [*{case.name: case for signature in signatures for case in sweep(signature, width)}.values()]
 
 
 def range_notes(record: Record, cases: list[NamedFeeds]) -> tuple[str, ...]:
@@ -112,7 +126,13 @@ def read_feeds(path: Path, signature: Signature) -> list[NamedFeeds]:
     for case, feeds in cases.items():
         if problems := misfits(signature, feeds):
             raise UsageError(f"{path}, case {case}: {'; '.join(problems)}.", "samdec-export inspect shows the inputs.")
-    return [NamedFeeds(case, sizes_of(signature, feeds), partial(dict, feeds)) for case, feeds in cases.items()]
+    return [
+        NamedFeeds(case, sizes_of(signature, feeds), partial(_ready, Inputs(feeds))) for case, feeds in cases.items()
+    ]
+
+
+def _ready(feeds: Inputs) -> Inputs:
+    return feeds
 
 
 def _read_npz(path: Path) -> dict[str, dict[str, Array]]:

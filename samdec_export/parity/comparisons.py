@@ -16,9 +16,9 @@ from samdec_export.core.options import SweepName
 from samdec_export.parity.references import Reference, eager_references
 
 if TYPE_CHECKING:
+    from samdec_export.core.results import Tolerance, ValidationResult
     from samdec_export.models.checkpoint import LoadedModel
-    from samdec_export.parity.tolerances import Tolerance
-    from samdec_export.parity.validate import Comparison, ValidationResult
+    from samdec_export.parity.measure import Comparison
 
 __all__ = [
     "Validated",
@@ -91,15 +91,13 @@ def check(
         GraphError: The record does not fit the model, or an engine refuses the file.
         DependencyError: An engine is not installed.
     """
-    from samdec_export.parity.evidence import Evidence
-
     candidate = candidate or Candidate(artifact=artifact)
     references = eager_references(artifact, loaded, on_gpu=candidate.on_gpu)
     comparisons, missing = comparisons_of(candidate, references)
-    if tolerance:
-        comparisons = [replace(comparison, tolerance=tolerance) for comparison in comparisons]
-    if evidence:
-        comparisons = [replace(comparison, evidence=Evidence()) for comparison in comparisons]
+    comparisons = [
+        replace(comparison, tolerance=tolerance or comparison.tolerance, evidence=evidence)
+        for comparison in comparisons
+    ]
     return judge(artifact, comparisons, cases, replay, references[-1].findings, (*missing, *notes))
 
 

@@ -21,11 +21,20 @@ import numpy as np
 
 from samdec_export.core.artifact import Record
 from samdec_export.core.errors import SamdecError, UsageError
-from samdec_export.core.feeds import Case, MaskInput, NamedFeeds, inputs_sha256, make_feeds
+from samdec_export.core.feeds import Case, Inputs, MaskInput, NamedFeeds, make_feeds
 from samdec_export.core.runner import Array, Feeds, Outputs
 from samdec_export.core.signature import Signature
 
-__all__ = ["GOLDEN_SCHEMA", "Golden", "GoldenCase", "GoldenRecord", "Take", "defects", "open_golden", "write_golden"]
+__all__ = [
+    "GOLDEN_SCHEMA",
+    "Golden",
+    "GoldenCase",
+    "GoldenRecord",
+    "RecordedCase",
+    "defects",
+    "open_golden",
+    "write_golden",
+]
 
 GOLDEN_SCHEMA: Final = 1
 RECORD = "golden"
@@ -130,7 +139,7 @@ class GoldenRecord:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Take:
+class RecordedCase:
     """A case with its answers. `inputs` is empty where they can be made again."""
 
     case: GoldenCase
@@ -150,20 +159,23 @@ class Golden:
 
         Making one raises UsageError where it does not come out as it was recorded.
         """
-        return [NamedFeeds(case.name, case.sizes, partial(self._inputs, n)) for n, case in enumerate(self.record.cases)]
+        return [
+            NamedFeeds(case.name, case.sizes, partial(self._inputs, number), origin=case.inputs_sha256)
+            for number, case in enumerate(self.record.cases)
+        ]
 
     def answers(self) -> dict[str, Callable[[], Outputs]]:
         """What reads the outputs, by the SHA-256 of the inputs; reading raises UsageError where they are damaged."""
         return {case.inputs_sha256: partial(self._outputs, n) for n, case in enumerate(self.record.cases)}
 
-    def _inputs(self, number: int) -> Feeds:
+    def _inputs(self, number: int) -> Inputs:
         case, signature = self.record.cases[number], self.record.artifact.signature
         if case.stored:
-            feeds = self._read("inputs", number, [spec.name for spec in signature.inputs])
+            feeds = Inputs(self._read("inputs", number, [spec.name for spec in signature.inputs]))
         else:
-            with _damage_told(self.path):
+            with _explained(self.path):
                 feeds = make_feeds(signature, Case(sizes=case.sizes, mask_input=case.mask_input), self.record.seed)
-        if inputs_sha256(feeds) != case.inputs_sha256:
+        if feeds.sha256 != case.inputs_sha256:
             drawn = f"NumPy {np.__version__} draws others than {self.record.tools.get('numpy', 'the one then')}"
             reason = "they are not those that were recorded" if case.stored else drawn
             raise UsageError(
@@ -180,7 +192,7 @@ class Golden:
         return outputs
 
     def _read(self, kind: str, number: int, names: list[str]) -> dict[str, Array]:
-        with _damage_told(self.path), np.load(self.path, allow_pickle=False) as file:
+        with _explained(self.path), np.load(self.path, allow_pickle=False) as file:
             return {name: file[_key(kind, number, name)] for name in names}
 
 
@@ -196,22 +208,22 @@ def defects(signature: Signature, sizes: Mapping[str, int], outputs: Outputs) ->
     return problems
 
 
-def write_golden(path: Path, record: GoldenRecord, takes: Iterable[Take]) -> GoldenRecord:
+def write_golden(path: Path, record: GoldenRecord, recorded: Iterable[RecordedCase]) -> GoldenRecord:
     """Write a golden, byte-identical for equal content.
 
     Args:
         path: A scratch file; the caller renames it into place.
         record: All but the cases.
-        takes: The cases, written one by one as they come.
+        recorded: The cases, written one by one as they come.
 
     Returns:
         The record with its cases.
     """
     cases = []
     with ZipFile(path, "w") as archive:
-        for number, take in enumerate(takes):
-            cases.append(take.case)
-            for kind, arrays in (("inputs", take.inputs), ("outputs", take.outputs)):
+        for number, one in enumerate(recorded):
+            cases.append(one.case)
+            for kind, arrays in (("inputs", one.inputs), ("outputs", one.outputs)):
                 for name, array in arrays.items():
                     _write(archive, _key(kind, number, name), array)
         whole = replace(record, cases=tuple(cases))
@@ -227,7 +239,7 @@ def open_golden(path: Path) -> Golden:
     """
     if not path.is_file():
         raise UsageError(f"{path} does not exist, or is not a file.", "Check the path given with --golden.")
-    with _damage_told(path):
+    with _explained(path):
         with ZipFile(path) as archive:
             if (broken := archive.testzip()) is not None:
                 raise ValueError(f"{broken} does not have its checksum")
@@ -247,7 +259,7 @@ def open_golden(path: Path) -> Golden:
 
 
 @contextmanager
-def _damage_told(path: Path) -> Iterator[None]:
+def _explained(path: Path) -> Iterator[None]:
     try:
         yield
     except SamdecError:

@@ -4,52 +4,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from samdec_export.core.results import MaskMetrics, Number, TensorMetrics
 from samdec_export.core.runner import Array
 
-__all__ = ["MaskMetrics", "TensorMetrics", "best_mask_agreement", "decide", "mask_metrics", "tensor_metrics"]
+__all__ = ["best_mask_agreement", "decide", "mask_metrics", "tensor_metrics"]
 
 MASK_THRESHOLD = 0.0
 """Logits above it are inside the mask, as in segment-anything."""
 
 BLOCK = 1 << 20
 """Elements widened to float64 at once."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TensorMetrics:
-    """How far a tensor is from its reference.
-
-    `span` is the reference's scale: max - min, or the largest magnitude, or `least_span`, whichever is most.
-    `relative` is max_abs / span. `psnr` is 20 log10(span / rms error) in dB, infinite for equal tensors.
-    """
-
-    max_abs: float
-    mean_abs: float
-    relative: float
-    cosine: float
-    psnr: float
-    span: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MaskMetrics:
-    """How thresholded masks differ: worst and mean IoU over masks, share of pixels flipped.
-
-    `flipped_most` is the number of pixels that flip in the mask with most. `undecided` is the share of pixels nearer to
-    the threshold than the margin; they count as agreeing.
-    """
-
-    iou_min: float
-    iou_mean: float
-    flipped: float
-    flipped_most: int
-    undecided: float
 
 
 def tensor_metrics(reference: Array, candidate: Array, least_span: float = 0.0) -> TensorMetrics:
@@ -68,12 +37,12 @@ def tensor_metrics(reference: Array, candidate: Array, least_span: float = 0.0) 
     rms = math.sqrt(sum_square / reference.size)
     norms = math.sqrt(ref_square * cand_square)
     return TensorMetrics(
-        max_abs=max_abs,
-        mean_abs=sum_abs / reference.size,
-        relative=max_abs / span if span else math.inf if max_abs else 0.0,
-        cosine=dot / norms if norms else float(ref_square == cand_square),
-        psnr=20 * math.log10(span / rms) if rms and span else -math.inf if rms else math.inf,
-        span=span,
+        max_abs=_finite(max_abs),
+        mean_abs=_finite(sum_abs / reference.size),
+        relative=_finite(max_abs / span if span else math.inf if max_abs else 0.0),
+        cosine=_finite(dot / norms if norms else float(ref_square == cand_square)),
+        psnr=_finite(20 * math.log10(span / rms) if rms and span else math.inf),
+        span=_finite(span),
     )
 
 
@@ -83,7 +52,7 @@ def mask_metrics(reference: Array, candidate: Array, margin: float = 0.0) -> Mas
     Args:
         reference: The logits that are right.
         candidate: The logits to judge, of the same shape.
-        margin: A pixel whose reference logit is nearer than this to the threshold has no side to be on.
+        margin: A pixel whose reference logit is nearer than this to the threshold is undecided.
     """
     ious, flips, undecided = [], [], 0
     for ref, cand in zip(_masks(reference), _masks(candidate), strict=True):
@@ -119,6 +88,10 @@ def best_mask_agreement(reference: Array, candidate: Array, margin: float = 0.0)
     chosen = candidate.argmax(axis=-1, keepdims=True)
     score = np.take_along_axis(reference, chosen, axis=-1)[..., 0]
     return float(np.mean(score >= reference.max(axis=-1) - margin))
+
+
+def _finite(value: float) -> Number:
+    return float(value) if math.isfinite(value) else None
 
 
 def _blocks(reference: Array, candidate: Array) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:

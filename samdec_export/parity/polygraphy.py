@@ -25,7 +25,7 @@ def read_inputs(path: Path) -> list[dict[str, Array]]:
         UsageError: It cannot be read, or holds something else.
         DependencyError: Polygraphy is not installed.
     """
-    with _errors_told(path, "inputs"):
+    with _explained(path, "inputs"):
         from polygraphy.json import load_json
 
         loaded = [load_json(str(file)) for file in (sorted(path.glob("*.json")) if path.is_dir() else [path])]
@@ -41,7 +41,7 @@ def read_outputs(path: Path) -> dict[str, list[dict[str, Array]]]:
         DependencyError: Polygraphy is not installed.
     """
     found: dict[str, list[dict[str, Array]]] = {}
-    with _errors_told(path, "outputs"):
+    with _explained(path, "outputs"):
         from polygraphy.comparator import RunResults
 
         for results in RunResults.load_streaming(str(path)):
@@ -58,7 +58,7 @@ def write_inputs(path: Path, cases: Iterable[Feeds]) -> None:
     Raises:
         DependencyError: Polygraphy is not installed.
     """
-    with _errors_told(path, "inputs"):
+    with _explained(path, "inputs"):
         from polygraphy.json import save_json
 
         save_json([dict(feeds) for feeds in cases], str(path))
@@ -70,7 +70,7 @@ def write_outputs(path: Path, runner: str, cases: Iterable[Outputs]) -> None:
     Raises:
         DependencyError: Polygraphy is not installed.
     """
-    with _errors_told(path, "outputs"):
+    with _explained(path, "outputs"):
         from polygraphy.comparator import RunResults
 
         results = RunResults()
@@ -89,7 +89,7 @@ def _arrays(iteration: Mapping[Any, Any]) -> dict[str, Array]:
 
 
 @contextmanager
-def _errors_told(path: Path, what: str) -> Iterator[None]:
+def _explained(path: Path, what: str) -> Iterator[None]:
     """Keep Polygraphy quiet, and say what its many exceptions mean."""
     try:
         from polygraphy.logger import G_LOGGER

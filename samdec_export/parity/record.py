@@ -21,7 +21,15 @@ from samdec_export.core.signature import Signature
 from samdec_export.export.onnx_file import open_artifact
 from samdec_export.models.checkpoint import load_for
 from samdec_export.parity.cases import read_feeds, sweep
-from samdec_export.parity.golden import Golden, GoldenCase, GoldenRecord, Take, defects, open_golden, write_golden
+from samdec_export.parity.golden import (
+    Golden,
+    GoldenCase,
+    GoldenRecord,
+    RecordedCase,
+    defects,
+    open_golden,
+    write_golden,
+)
 from samdec_export.parity.polygraphy import write_inputs, write_outputs
 from samdec_export.parity.references import Reference, eager_references
 
@@ -94,7 +102,7 @@ def record(
                 f"Nothing was recorded: {'; '.join(reference.findings)}.", "Name its own with --ckpt."
             )
         draft = scratch / target.name
-        write_golden(draft, _record(artifact, reference, seed), _takes(artifact, reference, questions))
+        write_golden(draft, _record(artifact, reference, seed), _recorded_cases(artifact, reference, questions))
         with interrupts.deferred():
             os.replace(draft, target)
     return Recorded(golden=open_golden(target))
@@ -152,7 +160,7 @@ def _questions(
     ]
 
 
-def _takes(artifact: Artifact, reference: Reference, questions: Sequence[_Question]) -> Iterator[Take]:
+def _recorded_cases(artifact: Artifact, reference: Reference, questions: Sequence[_Question]) -> Iterator[RecordedCase]:
     """Every question with its answer, one at a time."""
     for question in track(questions, f"Recording {reference.runner.name}"):
         feeds, seeded = question.feeds.make(), question.seeded
@@ -167,7 +175,7 @@ def _takes(artifact: Artifact, reference: Reference, questions: Sequence[_Questi
             inputs_sha256=inputs_sha256(feeds),
             floors=floors,
         )
-        yield Take(case=case, outputs=outputs, inputs={} if seeded else feeds)
+        yield RecordedCase(case=case, outputs=outputs, inputs={} if seeded else feeds)
 
 
 def _floors(
@@ -185,7 +193,7 @@ def _floors(
     if not (problems := defects(signature, sizes, outputs)):
         exact = reference.exact.run(feeds)
         floors = {
-            spec.name: measure_tensor(spec, exact[spec.name], outputs[spec.name]).relative for spec in signature.outputs
+            spec.name: measure_tensor(spec, exact[spec.name], outputs[spec.name]).error for spec in signature.outputs
         }
         problems = [
             f"{name} is {floor:.2g} of its span from float64" for name, floor in floors.items() if not floor < 1

@@ -14,11 +14,14 @@ from samdec_export.core.runner import Runner
 from samdec_export.parity.golden import Golden
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from samdec_export.backends.candidates import Candidate
     from samdec_export.models.checkpoint import LoadedModel
     from samdec_export.models.sam.graphs import ExportGraph
-    from samdec_export.parity.validate import Comparison
+    from samdec_export.parity.measure import Comparison
 
-__all__ = ["Reference", "eager_references", "golden_reference"]
+__all__ = ["Reference", "eager_references", "golden_reference", "references_of"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,27 +31,47 @@ class Reference:
     Args:
         runner: Answers in fp32.
         exact: The same in float64; None where it cannot be run.
-        known: In place of `exact`: the distance between the two, by case and output, as a share of the span.
+        known_floors: In place of `exact`: the distance between the two, by case and output, as a share of the span.
         findings: Reasons why nothing equals it.
     """
 
     runner: Runner
     exact: Runner | None = None
-    known: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    known_floors: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     findings: tuple[str, ...] = ()
 
     def against(self, candidate: Runner, precision: Precision) -> Comparison:
         """A candidate of this precision, to be compared with what is right."""
+        from samdec_export.parity.measure import Comparison
         from samdec_export.parity.tolerances import TOLERANCES
-        from samdec_export.parity.validate import Comparison
 
         return Comparison(
             candidate=candidate,
             reference=self.runner,
             exact=self.exact,
-            known=self.known,
+            known_floors=self.known_floors,
             tolerance=TOLERANCES[precision],
         )
+
+
+def references_of(candidate: Candidate, checkpoint: Path | None, golden: Golden | None) -> tuple[Reference, ...]:
+    """Return what a file is held against: a golden if there is one, or else the checkpoint in eager PyTorch.
+
+    Args:
+        candidate: The file.
+        checkpoint: What it was exported from; None where the weights are embedded.
+        golden: What eager PyTorch answered before; neither torch nor the checkpoint is needed then.
+
+    Raises:
+        ValidationError: The golden is of another contract.
+        CheckpointError, GraphError, UsageError, DependencyError: As the stages say.
+    """
+    if golden is not None:
+        return (golden_reference(candidate.artifact, golden),)
+    with interrupts.deferred():
+        from samdec_export.models.checkpoint import load_for
+
+    return eager_references(candidate.artifact, load_for(candidate.artifact, checkpoint), on_gpu=candidate.on_gpu)
 
 
 def eager_references(artifact: Artifact, loaded: LoadedModel, *, on_gpu: bool = False) -> tuple[Reference, ...]:
@@ -93,7 +116,7 @@ def golden_reference(artifact: Artifact, golden: Golden) -> Reference:
         )
     return Reference(
         runner=RecordedRunner(f"{recorded.reference} ({golden.path.name})", golden.answers()),
-        known={case.name: case.floors for case in recorded.cases},
+        known_floors={case.name: case.floors for case in recorded.cases},
         findings=_other_weights(golden.path.name, recorded.artifact.checkpoint.weights_sha256, artifact),
     )
 

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from samdec_export.parity.compare import CaseResult, OutputMetrics
-from samdec_export.parity.validate import ValidationResult
+from samdec_export.core.plain import to_plain
+from samdec_export.core.results import CaseResult, Number, OutputMetrics, ValidationResult, severity_of
 
-__all__ = ["SCHEMA_VERSION", "failure_message", "finite", "print_report", "to_json"]
+__all__ = ["SCHEMA_VERSION", "failure_message", "print_report", "to_json"]
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 
 COLUMNS = [
     "cases",
@@ -40,12 +39,12 @@ def to_json(results: Sequence[ValidationResult], replay: str, notes: Sequence[st
         replay: The command that runs the worst case again.
         notes: What could not be compared.
     """
-    report: dict[str, Any] = finite(
+    report: dict[str, Any] = to_plain(
         {
             "schema_version": SCHEMA_VERSION,
             "passed": all(result.passed for result in results),
             "replay": replay,
-            "notes": list(notes),
+            "notes": notes,
             "comparisons": [_comparison(result) for result in results],
         }
     )
@@ -58,17 +57,18 @@ def _comparison(result: ValidationResult) -> dict[str, Any]:
         "passed": result.passed,
         "reference": result.reference,
         "candidate": result.candidate,
-        "tolerance": asdict(result.tolerance),
-        "floors": {name: asdict(floor) for name, floor in result.floors.items()},
-        "findings": list(result.findings),
+        "tolerance": result.limits,
+        "allowed": result.allowed,
+        "floors": result.floors,
+        "findings": result.findings,
         "worst_case": worst.case if worst else None,
-        "cases": [{**asdict(case), "passed": case.passed} for case in result.cases],
+        "cases": result.cases,
     }
 
 
 def print_report(result: ValidationResult, console: Console) -> None:
     """A row for each output: its worst over all cases, beside what is allowed."""
-    limit = result.tolerance
+    limit = result.limits
     failed = sum(not case.passed for case in result.cases)
     title = f"{result.candidate} against {result.reference}"
     table = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
@@ -76,7 +76,7 @@ def print_report(result: ValidationResult, console: Console) -> None:
     for column in COLUMNS:
         table.add_column(column, justify="right", no_wrap=True)
     for name in dict.fromkeys(output.name for case in result.cases for output in case.outputs):
-        table.add_row(*_row(name, result.cases, result.limits[name].relative))
+        table.add_row(*_row(name, result.cases, result.allowed[name]))
     table.add_row("allowed", *[""] * 7, f"{limit.iou:g}", f"{limit.flipped:.1e}", f"{limit.best_mask:g}")
     console.print(table)
     console.print(f"{len(result.cases)} cases, {failed} failed.")
@@ -92,7 +92,7 @@ def failure_message(result: ValidationResult) -> str:
     failed = [case for case in result.cases if not case.passed]
     reasons = list(result.findings)
     if failed and result.worst:
-        gravest = max(result.worst.violations, key=lambda violation: violation.severity)
+        gravest = max(result.worst.violations, key=severity_of)
         where = " ".join(part for part in (gravest.output, gravest.metric) if part)
         reasons.append(
             f"{len(failed)} of {len(result.cases)} cases; worst {result.worst.case}: {where}: {gravest.detail}"
@@ -103,18 +103,22 @@ def failure_message(result: ValidationResult) -> str:
 def _row(name: str, cases: tuple[CaseResult, ...], allowed: float) -> tuple[str, ...]:
     outputs = [output for case in cases for output in case.outputs if output.name == name]
     tensors = [output.tensor for output in outputs]
-    psnr = min(tensor.psnr for tensor in tensors)
+    psnr = min((tensor.psnr for tensor in tensors if tensor.psnr is not None), default=None)
     return (
         name,
         str(len(outputs)),
-        f"{max(tensor.max_abs for tensor in tensors):.1e}",
-        f"{max(tensor.mean_abs for tensor in tensors):.1e}",
-        f"{max(tensor.relative for tensor in tensors):.1e}",
+        _most(tensor.max_abs for tensor in tensors),
+        _most(tensor.mean_abs for tensor in tensors),
+        _most(tensor.relative for tensor in tensors),
         f"{allowed:.1e}",
-        f"{min(tensor.cosine for tensor in tensors):.8f}",
-        "exact" if math.isinf(psnr) else f"{psnr:.1f}",
+        f"{min(tensor.cosine or 0.0 for tensor in tensors):.8f}",
+        "exact" if psnr is None else f"{psnr:.1f}",
         *_mask_columns(outputs),
     )
+
+
+def _most(values: Iterable[Number]) -> str:
+    return f"{max(math.inf if value is None else value for value in values):.1e}"
 
 
 def _mask_columns(outputs: list[OutputMetrics]) -> tuple[str, str, str]:
@@ -125,16 +129,3 @@ def _mask_columns(outputs: list[OutputMetrics]) -> tuple[str, str, str]:
         f"{max(mask.flipped for mask in masks):.1e}" if masks else "",
         f"{min(kept):g}" if kept else "",
     )
-
-
-def finite(value: Any) -> Any:
-    """A value for JSON, which has no infinity and no NaN: they become None."""
-    match value:
-        case float():
-            return value if math.isfinite(value) else None
-        case dict():
-            return {key: finite(item) for key, item in value.items()}
-        case list() | tuple():
-            return [finite(item) for item in value]
-        case _:
-            return value

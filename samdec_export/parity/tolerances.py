@@ -2,53 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from typing import Final
 
 from samdec_export.core.dtypes import Precision
+from samdec_export.core.results import Limit, Number, Tolerance
 from samdec_export.core.signature import Content
 
-__all__ = ["FLOOR_FACTOR", "TOLERANCES", "Tolerance"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Tolerance:
-    """Limits of one precision.
-
-    Args:
-        relative: Largest error of any output, as a share of the reference's span.
-        scores: The same for predicted IoUs, whose span is at least 1; None for `relative`.
-        margin: A mask logit nearer than this share of the span to the threshold is on no side: the reference's own
-            rounding decides there.
-        iou: Smallest IoU of any mask, at logit 0.
-        flipped: Largest share of flipped mask pixels in a case.
-        pixels: As many may flip in any mask, whatever share of it they are: of a small mask one pixel is much.
-        best_mask: Smallest share of prompts that keep their best-scored mask; a mask whose score is within `relative`
-            of the best one's is as good.
-        reason: Where the numbers come from.
-    """
-
-    relative: float
-    margin: float
-    iou: float
-    flipped: float
-    pixels: int
-    best_mask: float
-    reason: str
-    scores: float | None = None
-
-    def of(self, content: Content) -> Tolerance:
-        """The limits of an output of that content."""
-        return replace(self, relative=self.scores) if content == "scores" and self.scores is not None else self
-
-    def above(self, floor: float) -> Tolerance:
-        """The same, where the reference cannot promise more than `floor`, a share of the span."""
-        return replace(self, relative=max(self.relative, floor), margin=max(self.margin, floor))
+__all__ = ["FLOOR_FACTOR", "TOLERANCES", "limit_of"]
 
 
 TOLERANCES: Final[dict[Precision, Tolerance]] = {
     "fp32": Tolerance(
-        relative=1e-5,
+        logits=1e-5,
+        iou_predictions=1e-5,
         margin=1e-5,
         iou=0.9999,
         flipped=1e-5,
@@ -58,7 +24,8 @@ TOLERANCES: Final[dict[Precision, Tolerance]] = {
         "as far as eager fp32 is from eager fp64 (docs/numerics.md); 1e-5 leaves a factor of three.",
     ),
     "fp16": Tolerance(
-        relative=1e-2,
+        logits=1e-2,
+        iou_predictions=1e-2,
         margin=1e-5,
         iou=0.9,
         flipped=3e-3,
@@ -68,7 +35,8 @@ TOLERANCES: Final[dict[Precision, Tolerance]] = {
         "IoU 0.9986; with every matrix four times as large 7.6e-3, 0.13%, 0.992. About as good as torch half eager.",
     ),
     "bf16": Tolerance(
-        relative=5e-2,
+        logits=5e-2,
+        iou_predictions=5e-2,
         margin=1e-5,
         iou=0.8,
         flipped=2e-2,
@@ -80,6 +48,19 @@ TOLERANCES: Final[dict[Precision, Tolerance]] = {
 }
 
 FLOOR_FACTOR: Final = 4.0
-"""No limit is below this many times the reference's own distance to fp64: engine and reference are both that far
-from the truth, and the largest error of one case is not that of every case. With weights that amplify rounding the
+"""No limit of a case is below this many times the reference's own distance to fp64 in it: engine and reference are both
+that far from the truth, and their largest errors need not be at the same value. With weights that amplify rounding the
 floor, not the table, decides; reports say so."""
+
+
+def limit_of(tolerance: Tolerance, content: Content, floor: Number = None) -> Limit:
+    """Return what an output may differ by in a case.
+
+    Args:
+        tolerance: The limits of the precision.
+        content: What the output's values mean.
+        floor: The reference's own distance to float64 in this case; None to go by the tolerance alone.
+    """
+    asked = tolerance.iou_predictions if content == "scores" else tolerance.logits
+    raised = FLOOR_FACTOR * (floor or 0.0)
+    return Limit(relative=max(asked, raised), margin=max(tolerance.margin, raised), floor=floor)

@@ -9,25 +9,13 @@ has a default here.
 from __future__ import annotations
 
 import json
-import math
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 from samdec_export.core.errors import UsageError
-from samdec_export.report.compared import (
-    Case,
-    Comparison,
-    Floor,
-    Histogram,
-    Limits,
-    MaskPair,
-    Masks,
-    Number,
-    Output,
-    Tensor,
-    Verdict,
-    Violation,
-)
+from samdec_export.core.plain import to_plain
+from samdec_export.core.results import MaskPair
+from samdec_export.report.compared import Comparison, Verdict
 from samdec_export.report.made import ArtifactEntry, Checkpoint, EngineDetails, Machine, Provenance, Stage
 from samdec_export.report.measured import Baseline, Latency, RangeRow, Timing
 
@@ -35,30 +23,20 @@ __all__ = [
     "SCHEMA_VERSION",
     "ArtifactEntry",
     "Baseline",
-    "Case",
     "Checkpoint",
     "Comparison",
     "Document",
     "EngineDetails",
-    "Floor",
-    "Histogram",
     "Latency",
-    "Limits",
     "Machine",
-    "MaskPair",
-    "Masks",
-    "Number",
-    "Output",
     "Provenance",
     "RangeRow",
     "Stage",
-    "Tensor",
     "Timing",
     "Verdict",
-    "Violation",
 ]
 
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
 
 ADVICE = "Name the report.json of a run."
 
@@ -87,7 +65,7 @@ class Document:
         notes: What could not be compared or run, and why.
     """
 
-    schema_version: Literal[1] = SCHEMA_VERSION
+    schema_version: Literal[2] = SCHEMA_VERSION
     passed: bool
     headline: str
     created: str
@@ -107,7 +85,7 @@ class Document:
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object that `from_json` reads back."""
-        document: dict[str, Any] = _plain(asdict(self))
+        document: dict[str, Any] = to_plain(self)
         return document
 
     @classmethod
@@ -119,23 +97,45 @@ class Document:
         """
         from pydantic import TypeAdapter, ValidationError
 
-        _check_version(data)
         try:
-            return TypeAdapter(cls).validate_json(_text(data), strict=True)
+            return TypeAdapter(cls).validate_json(_text(_of_this_version(data)), strict=True)
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(str(part) for part in first["loc"]) or "the document"
             raise UsageError(f"This is no report of samdec-export: {where}: {first['msg']}.", ADVICE) from error
 
 
-def _check_version(data: object) -> None:
+def _of_this_version(data: object) -> dict[str, Any]:
+    """Return a document of this schema version, made of an earlier one where it has to be."""
     if not isinstance(data, dict) or "schema_version" not in data:
         raise UsageError("This is no report of samdec-export: no JSON object with a schema_version.", ADVICE)
+    if data["schema_version"] == 1:
+        return {**data, "schema_version": SCHEMA_VERSION, "comparisons": _upgraded(data.get("comparisons"))}
     if data["schema_version"] != SCHEMA_VERSION:
         raise UsageError(
             f"The report has schema version {data['schema_version']!r}, and this samdec-export reads {SCHEMA_VERSION}.",
             "Read it with the version of samdec-export that wrote it.",
         )
+    return data
+
+
+def _upgraded(comparisons: Any) -> Any:
+    """Name the limits of version 1 as the gate does: `relative` is `logits`, `scores` is `iou_predictions`."""
+    try:
+        return [
+            {
+                **comparison,
+                "limits": {
+                    **limits,
+                    "logits": limits["relative"],
+                    "iou_predictions": limits["relative"] if limits.get("scores") is None else limits["scores"],
+                },
+            }
+            for comparison in comparisons
+            for limits in (comparison["limits"],)
+        ]
+    except (AttributeError, KeyError, TypeError):
+        return comparisons  # which the reader refuses
 
 
 def _text(data: object) -> str:
@@ -144,20 +144,3 @@ def _text(data: object) -> str:
         return json.dumps(data, allow_nan=False)
     except (TypeError, ValueError, RecursionError) as error:
         raise UsageError(f"This is no report of samdec-export: {error}.", ADVICE) from error
-
-
-def _plain(value: Any) -> Any:
-    """Values that JSON has: what is infinite becomes None, NumPy's scalars Python's, and all else its text."""
-    match value:
-        case dict():
-            return {str(key): _plain(item) for key, item in value.items()}
-        case list() | tuple():
-            return [_plain(item) for item in value]
-        case float():
-            return float(value) if math.isfinite(value) else None
-        case str() | int() | None:
-            return value
-        case _ if hasattr(value, "item"):
-            return _plain(value.item())
-        case _:
-            return str(value)

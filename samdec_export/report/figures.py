@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from samdec_export.report.document import Number
+from samdec_export.core.results import Number
 
 __all__ = [
     "NOTHING",

@@ -11,12 +11,13 @@ from typing import Any, Final
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from samdec_export.core.results import CaseResult, MaskPair
 from samdec_export.report import figures
 from samdec_export.report.charts.cases import CaseChart, case_charts
 from samdec_export.report.charts.errors import ErrorsChart, errors_chart
 from samdec_export.report.charts.ranges import RangesChart, ranges_chart
 from samdec_export.report.charts.times import TimesChart, times_charts
-from samdec_export.report.document import Case, Comparison, Document, MaskPair, RangeRow
+from samdec_export.report.document import Comparison, Document, RangeRow
 from samdec_export.report.masks import COLOURS, draw_masks
 from samdec_export.report.views import (
     OutputRow,
@@ -44,7 +45,7 @@ class ShownComparison:
     """A comparison with what is drawn of it, and those of its cases that are listed: the failed ones first."""
 
     comparison: Comparison
-    listed: Sequence[Case]
+    listed: Sequence[CaseResult]
     rows: Sequence[OutputRow]
     cases: Sequence[CaseChart]
     errors: Sequence[ErrorsChart]

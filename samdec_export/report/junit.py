@@ -13,7 +13,8 @@ from datetime import datetime
 from itertools import chain
 from xml.etree import ElementTree as Xml
 
-from samdec_export.report.document import Case, Comparison, Document, Stage, Verdict
+from samdec_export.core.results import CaseResult
+from samdec_export.report.document import Comparison, Document, Stage, Verdict
 from samdec_export.report.views import headline
 
 __all__ = ["to_junit"]
@@ -99,7 +100,7 @@ def _comparison(comparison: Comparison) -> Iterator[_Test]:
         yield _case(comparison, case, group)
 
 
-def _case(comparison: Comparison, case: Case, group: str) -> _Test:
+def _case(comparison: Comparison, case: CaseResult, group: str) -> _Test:
     """A failure has the first limit that breaks in its message, and every one in its text."""
     if case.passed:
         return _Test(group=group, name=case.case)

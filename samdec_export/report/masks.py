@@ -1,4 +1,4 @@
-"""Masks as text, a bit for each pixel in base64, and as pictures."""
+"""Masks as pictures."""
 
 from __future__ import annotations
 
@@ -6,16 +6,15 @@ import base64
 import struct
 import zlib
 from collections.abc import Sequence
-from typing import Final, TypeAlias
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from samdec_export.report.document import MaskPair
+from samdec_export.core.masks import unpack_mask
+from samdec_export.core.results import MaskPair
 
-__all__ = ["COLOURS", "draw_masks", "pack_mask", "unpack_mask"]
-
-Mask: TypeAlias = NDArray[np.bool_]
+__all__ = ["COLOURS", "draw_masks"]
 
 COLOURS: Final = {"outside": "#1c252e", "inside": "#dde4ea", "both": "#5b6875", "lost": "#ff9f40", "gained": "#4bb5ff"}
 """Of pixels outside and inside a mask; where two are compared, of those in both, in the reference alone, and in the
@@ -23,21 +22,6 @@ candidate alone: the last two differ to every eye."""
 
 MASK = ("outside", "inside")
 FLIPPED = ("outside", "both", "lost", "gained")
-
-
-def pack_mask(mask: Mask) -> str:
-    """A mask (height, width) as `MaskPair` holds it."""
-    return base64.b64encode(np.packbits(mask.reshape(-1)).tobytes()).decode("ascii")
-
-
-def unpack_mask(text: str, height: int, width: int) -> Mask:
-    """The mask (height, width) that `pack_mask` packed.
-
-    Raises:
-        ValueError: `text` is not base64, or not of that many pixels.
-    """
-    bits = np.frombuffer(base64.b64decode(text, validate=True), np.uint8)
-    return np.unpackbits(bits)[: height * width].reshape(height, width).astype(np.bool_)
 
 
 def draw_masks(pair: MaskPair) -> tuple[str, str, str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from samdec_export.report.compared import Number
+from samdec_export.core.results import Number
 
 __all__ = ["Baseline", "Latency", "RangeRow", "Timing"]
 

@@ -6,7 +6,8 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from samdec_export.report.document import Comparison, Document, Latency, Number, Output, RangeRow, Timing, Verdict
+from samdec_export.core.results import Number, OutputMetrics
+from samdec_export.report.document import Comparison, Document, Latency, RangeRow, Timing, Verdict
 
 __all__ = [
     "OutputRow",
@@ -89,7 +90,7 @@ def usage(verdict: Verdict) -> float | None:
 
 def output_rows(comparison: Comparison) -> list[OutputRow]:
     """A row for each output that was compared."""
-    found: dict[str, list[tuple[str, Output]]] = {}
+    found: dict[str, list[tuple[str, OutputMetrics]]] = {}
     for case in comparison.cases:
         for output in case.outputs:
             found.setdefault(output.name, []).append((case.case, output))
@@ -134,7 +135,7 @@ def _gravity(verdict: Verdict) -> float:
     return math.inf if used is None else used
 
 
-def _row(name: str, outputs: list[tuple[str, Output]], allowed: Number, passed: bool) -> OutputRow:
+def _row(name: str, outputs: list[tuple[str, OutputMetrics]], allowed: Number, passed: bool) -> OutputRow:
     tensors = [output.tensor for _, output in outputs]
     masks = [output.masks for _, output in outputs if output.masks]
     scores = [output.best_mask for _, output in outputs if output.best_mask is not None]

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from samdec_export.core.errors import UsageError
+from samdec_export.report.measured import Timing
 from samdec_export.run.config import RunConfig
 
 __all__ = ["RecordedBench", "read_baseline", "timing_of"]
@@ -18,18 +19,18 @@ KEY: Final = "gate.latency.baseline"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecordedBench:
-    """An earlier benchmark: `timings` as the document holds them, by file name and workload."""
+    """An earlier benchmark."""
 
     path: Path
-    timings: tuple[Mapping[str, Any], ...]
+    timings: tuple[Timing, ...]
 
     @property
     def medians(self) -> dict[tuple[str, int, int, int], float]:
         """Median seconds by file, images, prompts and points."""
         return {
-            (item["candidate"], item["images"], item["prompts"], item["points"]): float(item["median"])
+            (item.candidate, item.images, item.prompts, item.points): item.median
             for item in self.timings
-            if item["median"] is not None
+            if item.median is not None
         }
 
 
@@ -47,7 +48,6 @@ def read_baseline(config: RunConfig) -> RecordedBench | None:
         timings = tuple(timing_of(item) for item in data["measurements"])
         threads = data["threads"]
         recorded = RecordedBench(path=path, timings=timings)
-        _ = recorded.medians
     except OSError as error:
         raise UsageError(f"{KEY}: {path} cannot be read: {error.strerror}.", "Check the path.") from error
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
@@ -62,16 +62,26 @@ def read_baseline(config: RunConfig) -> RecordedBench | None:
     return recorded
 
 
-def timing_of(measurement: Mapping[str, Any]) -> dict[str, Any]:
-    """A measurement of `Benchmarked.to_json` as the document holds it; files by name, whatever folder they lay in."""
+def timing_of(measurement: Mapping[str, Any]) -> Timing:
+    """Return a measurement of `Benchmarked.to_json` as the document has it; files by name, whatever their folder.
+
+    Raises:
+        KeyError, TypeError, ValueError: It is no such measurement.
+    """
     low, high = measurement.get("spread") or (None, None)
     load = measurement["workload"]
-    return {
-        "candidate": Path(measurement["candidate"]).name,
-        **{axis: int(load[axis]) for axis in ("images", "prompts", "points")},
-        "median": measurement.get("median"),
-        "low": low,
-        "high": high,
-        "per_prompt": measurement.get("per_prompt"),
-        "unsupported": str(measurement.get("unsupported", "")),
-    }
+    return Timing(
+        candidate=Path(measurement["candidate"]).name,
+        images=int(load["images"]),
+        prompts=int(load["prompts"]),
+        points=int(load["points"]),
+        median=_seconds(measurement.get("median")),
+        low=_seconds(low),
+        high=_seconds(high),
+        per_prompt=_seconds(measurement.get("per_prompt")),
+        unsupported=str(measurement.get("unsupported", "")),
+    )
+
+
+def _seconds(value: Any) -> float | None:
+    return None if value is None else float(value)

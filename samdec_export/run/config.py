@@ -28,22 +28,16 @@ from samdec_export.core.options import (
     SweepName,
 )
 from samdec_export.core.packages import EngineName
+from samdec_export.core.results import Tolerance
 from samdec_export.core.signature import Dim
 from samdec_export.models.registry import MODELS, find_model
-from samdec_export.parity.tolerances import TOLERANCES, Tolerance
+from samdec_export.parity.tolerances import TOLERANCES
 
 __all__ = ["THRESHOLDS", "EngineConfig", "Gate", "Latency", "RunConfig", "Thresholds"]
 
 
-THRESHOLDS: Final[dict[str, str]] = {
-    "iou": "iou",
-    "flipped": "flipped",
-    "pixels": "pixels",
-    "best_mask": "best_mask",
-    "iou_predictions": "scores",
-    "logits": "relative",
-}
-"""Each key of `gate.<precision>`, and the field of `Tolerance` that it sets."""
+THRESHOLDS: Final = ("iou", "flipped", "pixels", "best_mask", "iou_predictions", "logits")
+"""Each key of `gate.<precision>`: a field of `Tolerance`."""
 
 
 def _ascending(sizes: tuple[int, int, int]) -> tuple[int, int, int]:
@@ -233,14 +227,13 @@ class Gate(Section):
     def tolerance(self, precision: Precision) -> Tolerance:
         """The limits of a precision: its own, with what is set here in their place."""
         own: Thresholds = getattr(self, precision)
-        given = {field: getattr(own, key) for key, field in THRESHOLDS.items() if getattr(own, key) is not None}
+        given = {key: getattr(own, key) for key in THRESHOLDS if getattr(own, key) is not None}
         return replace(TOLERANCES[precision], **given)
 
     def limits(self, precision: Precision) -> dict[str, float]:
         """The same by the keys of this section."""
         tolerance = self.tolerance(precision)
-        found = {key: getattr(tolerance, field) for key, field in THRESHOLDS.items()}
-        return {key: tolerance.relative if value is None else value for key, value in found.items()}
+        return {key: getattr(tolerance, key) for key in THRESHOLDS}
 
 
 class RunConfig(Section):

@@ -10,13 +10,24 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from samdec_export.backends.tensorrt.engine_file import EngineRecord
 from samdec_export.backends.tensorrt.index import obstacle
 from samdec_export.core.dtypes import Precision
-from samdec_export.report.document import SCHEMA_VERSION, ArtifactEntry, Document, Verdict
-from samdec_export.run.baseline import RecordedBench, timing_of
+from samdec_export.report.document import (
+    ArtifactEntry,
+    Baseline,
+    Document,
+    EngineDetails,
+    Latency,
+    Machine,
+    Provenance,
+    RangeRow,
+    Stage,
+    Verdict,
+)
+from samdec_export.run.baseline import RecordedBench
 from samdec_export.run.job import Job
 from samdec_export.run.ledger import Entry
+from samdec_export.run.results import BenchResult, EngineResult, FileResult, ParityResult
 from samdec_export.run.verdicts import judge_comparison, judge_latency, judge_origin, judge_weights
 
 __all__ = ["Results", "build_document", "engine_obstacles"]
@@ -38,11 +49,11 @@ class Results:
         notes: What was left out, and why.
     """
 
-    stages: tuple[Entry, ...]
-    files: Mapping[Precision, Entry]
-    engines: tuple[tuple[Precision, Entry], ...]
-    parity: tuple[Entry, ...]
-    bench: Entry | None
+    stages: tuple[Entry[Any], ...]
+    files: Mapping[Precision, Entry[FileResult]]
+    engines: tuple[tuple[Precision, Entry[EngineResult]], ...]
+    parity: tuple[Entry[ParityResult], ...]
+    bench: Entry[BenchResult] | None
     baseline: RecordedBench | None
     notes: tuple[str, ...]
 
@@ -55,71 +66,58 @@ def build_document(job: Job, results: Results, command: str) -> Document:
         results: What it found.
         command: What runs it again.
     """
-    fp32 = results.files["fp32"].result["artifact"]
-    found = [entry.result for entry in results.parity]
-    masks = [mask for result in found for mask in result["masks"]]
-    document = Document.from_json(
-        {
-            "schema_version": SCHEMA_VERSION,
-            "passed": False,
-            "headline": "",
-            "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-            "title": f"{fp32['model']}, {fp32['graph']}",
-            "model": fp32["model"],
-            "graph": fp32["graph"],
-            "command": command,
-            "provenance": _provenance(job, results),
-            "stages": [
-                {
-                    "name": entry.stage,
-                    "status": "skipped" if entry.reused else "done",
-                    "seconds": entry.seconds,
-                    "reason": entry.reason,
-                }
-                for entry in results.stages
-            ],
-            "artifacts": [*_files(results.files), *_engines(job, results)],
-            "comparisons": [comparison for result in found for comparison in result["comparisons"]],
-            "verdicts": [],
-            "worst_masks": sorted(masks, key=lambda mask: float(mask["iou"])),
-            "ranges": _ranges(results.files),
-            "latency": _latency(job, results),
-            "notes": [note for result in found for note in result["notes"]] + list(results.notes),
-        }
+    fp32, found = results.files["fp32"].result, [entry.result for entry in results.parity]
+    document = Document(
+        passed=False,
+        headline="",
+        created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        title=f"{fp32.model}, {fp32.graph}",
+        model=fp32.model,
+        graph=fp32.graph,
+        command=command,
+        provenance=_provenance(job, results),
+        stages=tuple(
+            Stage(
+                name=entry.stage,
+                status="skipped" if entry.reused else "done",
+                seconds=entry.seconds,
+                reason=entry.reason,
+            )
+            for entry in results.stages
+        ),
+        artifacts=(*(entry.result.entry for entry in results.files.values()), *_engines(job, results)),
+        comparisons=tuple(comparison for result in found for comparison in result.comparisons),
+        verdicts=(),
+        worst_masks=tuple(sorted((mask for result in found for mask in result.masks), key=lambda mask: mask.iou)),
+        ranges=_ranges(results.files),
+        latency=_latency(job, results),
+        notes=(*(note for result in found for note in result.notes), *results.notes),
     )
     return _judged(document, tuple(_verdicts(job, results, document)))
 
 
-def engine_record(entry: Entry) -> EngineRecord:
-    """The record of an engine that a stage built."""
-    return EngineRecord.from_json(entry.result["engine"])
-
-
 def engine_obstacles(job: Job, results: Results) -> dict[str, str]:
     """Why each engine was not run, by its file's name; empty where it was."""
-    compared = {found["artifact"] for entry in results.parity for found in entry.result["comparisons"]}
-    met = {name: why for entry in results.parity for name, why in entry.result.get("obstacle", {}).items()}
+    compared = {entry.result.file for entry in results.parity if entry.result.comparisons}
+    met = {entry.result.file: entry.result.obstacle for entry in results.parity if entry.result.obstacle}
     return {
-        name: "" if name in compared else obstacle(engine_record(entry), job.machine) or met.get(name, "not compared")
+        name: "" if name in compared else obstacle(entry.result.record, job.machine) or met.get(name, "not compared")
         for _, entry in results.engines
-        for name in (entry.result["engine"]["file"],)
+        for name in (entry.result.file,)
     }
 
 
-def _provenance(job: Job, results: Results) -> dict[str, Any]:
+def _provenance(job: Job, results: Results) -> Provenance:
     tools = {name: version for entry in results.stages for name, version in entry.inputs["packages"].items()}
     gpu = job.machine.gpu
-    return {
-        "checkpoint": results.files["fp32"].result["artifact"]["checkpoint"],
-        "tools": {**tools, "python": platform.python_version()},
-        "machine": {
-            "platform": platform.platform(),
-            "cpu": _cpu(),
-            "threads": os.cpu_count() or 1,
-            "gpu": gpu and gpu.name,
-        },
-        "config": job.config.model_dump(mode="json"),
-    }
+    return Provenance(
+        checkpoint=results.files["fp32"].result.checkpoint,
+        tools={**tools, "python": platform.python_version()},
+        machine=Machine(
+            platform=platform.platform(), cpu=_cpu(), threads=os.cpu_count() or 1, gpu=gpu.name if gpu else None
+        ),
+        config=job.config.model_dump(mode="json"),
+    )
 
 
 def _cpu() -> str:
@@ -132,71 +130,44 @@ def _cpu() -> str:
     return next(named, platform.processor() or platform.machine())
 
 
-def _files(files: Mapping[Precision, Entry]) -> Iterator[dict[str, Any]]:
-    for precision, entry in files.items():
-        artifact, result = entry.result["artifact"], entry.result
-        yield {
-            "name": artifact["file"],
-            "kind": "onnx",
-            "precision": precision,
-            "file": artifact["file"],
-            "bytes": result["bytes"],
-            "sha256": artifact["sha256"],
-            "status": "validated",
-            "operators": result["operators"],
-            "casts": result["casts"],
-            "products": result.get("products"),
-            "kept": artifact["kept"] or None,
-            "details": {
-                "opset": str(artifact["opset"]),
-                "arrangement": artifact["arrangement"],
-                "masks": artifact["masks"],
-            },
-        }
-
-
-def _engines(job: Job, results: Results) -> Iterator[dict[str, Any]]:
+def _engines(job: Job, results: Results) -> Iterator[ArtifactEntry]:
     obstacles = engine_obstacles(job, results)
     for precision, entry in results.engines:
-        engine = entry.result["engine"]
-        reason = obstacles[engine["file"]]
-        yield {
-            "name": engine["file"],
-            "kind": "engine",
-            "precision": precision,
-            "file": next(name for name in entry.files if name.endswith(engine["file"])),
-            "bytes": entry.result["bytes"],
-            "sha256": engine["sha256"],
-            "status": "not run" if reason else "validated",
-            "reason": reason,
-            "engine": {
-                "flavour": engine["engine"],
-                "version": engine["version"],
-                "targets": engine["targets"],
-                "histogram": engine["histogram"],
-                "warnings": engine["warnings"],
-            },
-        }
+        engine, record, reason = entry.result, entry.result.record, obstacles[entry.result.file]
+        yield ArtifactEntry(
+            name=engine.file,
+            kind="engine",
+            precision=precision,
+            file=next(name for name in entry.files if name.endswith(engine.file)),
+            bytes=engine.bytes,
+            sha256=engine.sha256,
+            status="not run" if reason else "validated",
+            reason=reason,
+            engine=EngineDetails(
+                flavour=record.engine,
+                version=record.version,
+                targets=tuple(record.targets),
+                histogram=record.histogram,
+                warnings=tuple(record.warnings),
+            ),
+        )
 
 
-def _ranges(files: Mapping[Precision, Entry]) -> list[Any]:
+def _ranges(files: Mapping[Precision, Entry[FileResult]]) -> tuple[RangeRow, ...]:
     """Those of the narrowest range that was converted to."""
-    for precision in ("fp16", "bf16"):
-        if precision in files:
-            return list(files[precision].result["ranges"])
-    return []
+    return next((files[precision].result.ranges for precision in ("fp16", "bf16") if precision in files), ())
 
 
-def _latency(job: Job, results: Results) -> dict[str, Any] | None:
+def _latency(job: Job, results: Results) -> Latency | None:
     if results.bench is None:
         return None
     found, baseline = results.bench.result, results.baseline
-    return {
-        "device": ", ".join([_cpu(), *([job.machine.gpu.name] if job.machine.gpu else [])]),
-        "threads": found["threads"],
-        "measurements": [timing_of(item) for item in found["measurements"]],
-        "baseline": baseline and {"name": str(baseline.path), "measurements": list(baseline.timings)},
-    }
+    return Latency(
+        device=", ".join([_cpu(), *([job.machine.gpu.name] if job.machine.gpu else [])]),
+        threads=found.threads,
+        measurements=found.timings,
+        baseline=Baseline(name=str(baseline.path), measurements=baseline.timings) if baseline else None,
+    )
 
 
 def _verdicts(job: Job, results: Results, document: Document) -> Iterator[Verdict]:
@@ -214,17 +185,15 @@ def _verdicts(job: Job, results: Results, document: Document) -> Iterator[Verdic
 
 def _origins(results: Results) -> Iterator[Verdict]:
     """Every file was made from this run's files: the conversions from its fp32 file, the engines from those."""
-    fp32 = results.files["fp32"].result["artifact"]
-    weights = fp32["checkpoint"]["weights_sha256"]
+    fp32 = results.files["fp32"].result
     for precision, entry in results.files.items():
         if precision != "fp32":
-            artifact = entry.result["artifact"]
-            yield judge_origin(artifact["file"], "fp32", artifact["parent"], fp32["sha256"])
-    for precision, entry in results.engines:
-        engine, onnx = entry.result["engine"], results.files[precision].result["artifact"]
-        found = engine["source"]["checkpoint"]["weights_sha256"]
-        yield judge_origin(engine["file"], "weights", found, weights)
-        yield judge_origin(engine["file"], "onnx", engine["onnx_sha256"], onnx["sha256"])
+            yield judge_origin(entry.result.entry.name, "fp32", entry.result.parent, fp32.entry.sha256)
+    for precision, engine in results.engines:
+        record, onnx = engine.result.record, results.files[precision].result.entry
+        found = record.source.checkpoint.weights_sha256
+        yield judge_origin(engine.result.file, "weights", found, fp32.checkpoint.weights_sha256)
+        yield judge_origin(engine.result.file, "onnx", record.onnx_sha256, onnx.sha256)
 
 
 def _required_engines(artifacts: Sequence[ArtifactEntry]) -> Iterator[Verdict]:

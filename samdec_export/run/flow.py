@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from samdec_export.backends.candidates import BACKENDS
 from samdec_export.backends.tensorrt.index import obstacle
@@ -21,9 +21,10 @@ from samdec_export.report.render import ReportFormat, read, render
 from samdec_export.run import stages
 from samdec_export.run.baseline import RecordedBench, read_baseline
 from samdec_export.run.config import RunConfig
-from samdec_export.run.document import Results, build_document, engine_obstacles, engine_record
+from samdec_export.run.document import Results, build_document, engine_obstacles
 from samdec_export.run.job import Job, hash_of
 from samdec_export.run.ledger import Entry, FileHashes, Ledger, Stage, StageOutput, open_ledger
+from samdec_export.run.results import BenchResult, EngineResult, FileResult, StageResult
 
 __all__ = ["Ran", "run"]
 
@@ -42,10 +43,10 @@ class Ran:
 
     document: Document
     out: Path
-    stages: tuple[Entry, ...]
+    stages: tuple[Entry[Any], ...]
 
     def require(self) -> None:
-        """Raise unless every threshold holds.
+        """Do nothing if every threshold holds.
 
         Raises:
             ValidationError: One does not; the message is its sentence.
@@ -91,11 +92,11 @@ def _run(job: Job, ledger: Ledger, baseline: RecordedBench | None, command: str)
     parity = [
         ledger.run_stage(stages.parity_stage(job, exported, entry, precision)) for precision, entry in files.items()
     ]
-    run_here = [(precision, entry) for precision, entry in engines if not obstacle(engine_record(entry), job.machine)]
+    run_here = [(precision, entry) for precision, entry in engines if not obstacle(entry.result.record, job.machine)]
     tried = [
         ledger.run_stage(stages.engine_parity_stage(job, exported, entry, precision)) for precision, entry in run_here
     ]
-    ran = [entry for (_, entry), found in zip(run_here, tried, strict=True) if found.result["comparisons"]]
+    ran = [entry for (_, entry), found in zip(run_here, tried, strict=True) if found.result.comparisons]
     bench = _bench(job, ledger, files, ran)
     results = Results(
         stages=tuple(ledger.entries),
@@ -110,18 +111,18 @@ def _run(job: Job, ledger: Ledger, baseline: RecordedBench | None, command: str)
     return Ran(document=read(entry.file("report.json")), out=job.config.out, stages=tuple(ledger.entries))
 
 
-def _files(job: Job, ledger: Ledger) -> dict[Precision, Entry]:
+def _files(job: Job, ledger: Ledger) -> dict[Precision, Entry[FileResult]]:
     """Make the ONNX files: by precision, fp32 first."""
     traced = ledger.run_stage(stages.trace_stage(job, ledger.folder))
-    files: dict[Precision, Entry] = {"fp32": ledger.run_stage(stages.simplify_stage(job, traced))}
+    files: dict[Precision, Entry[FileResult]] = {"fp32": ledger.run_stage(stages.simplify_stage(job, traced))}
     for precision in job.config.low_precisions:
         files[precision] = ledger.run_stage(stages.convert_stage(job, files["fp32"], precision))
     return files
 
 
 def _engines(
-    job: Job, ledger: Ledger, files: Mapping[Precision, Entry]
-) -> tuple[tuple[tuple[Precision, Entry], ...], tuple[str, ...]]:
+    job: Job, ledger: Ledger, files: Mapping[Precision, Entry[FileResult]]
+) -> tuple[tuple[tuple[Precision, Entry[EngineResult]], ...], tuple[str, ...]]:
     """Build the engines, each with the precision of its file; and say what was left out."""
     wanted, notes = _wanted_engines(job)
     out = job.config.out
@@ -145,7 +146,12 @@ def _wanted_engines(job: Job) -> tuple[tuple[EngineName, ...], tuple[str, ...]]:
     return able, () if able else (f"No engine was built: {'; '.join(obstacles.values())}.",)
 
 
-def _bench(job: Job, ledger: Ledger, files: Mapping[Precision, Entry], engines: Sequence[Entry]) -> Entry | None:
+def _bench(
+    job: Job,
+    ledger: Ledger,
+    files: Mapping[Precision, Entry[FileResult]],
+    engines: Sequence[Entry[EngineResult]],
+) -> Entry[BenchResult] | None:
     """Time the files that ONNX Runtime can run on the CPU, and the engines that ran."""
     timed = [files[precision] for precision in job.config.precisions if precision in BACKENDS["ort"].precisions]
     if not job.config.bench.enabled or not (timed or engines):
@@ -153,17 +159,17 @@ def _bench(job: Job, ledger: Ledger, files: Mapping[Precision, Entry], engines: 
     return ledger.run_stage(stages.bench_stage(job, timed, engines))
 
 
-def _report_stage(job: Job, results: Results, command: str) -> Stage:
+def _report_stage(job: Job, results: Results, command: str) -> Stage[StageResult]:
     config = job.config
 
-    def make() -> StageOutput:
+    def make() -> StageOutput[StageResult]:
         document = build_document(job, results, command)
         with step("Writing the report"), staging(config.out) as scratch:
             for name, kind in REPORTS.items():
                 (scratch / name).write_text(render(document, kind), encoding="utf-8")
             for name in REPORTS:
                 os.replace(scratch / name, config.out / name)
-        return StageOutput(files=tuple(config.out / name for name in REPORTS))
+        return StageOutput(files=tuple(config.out / name for name in REPORTS), result=StageResult())
 
     baseline = config.gate.latency.baseline if config.gate.latency else None
     own = {
@@ -173,4 +179,4 @@ def _report_stage(job: Job, results: Results, command: str) -> Stage:
         "engines": engine_obstacles(job, results),
         "gate.latency.baseline": hash_of(baseline, "gate.latency.baseline"),
     }
-    return Stage(name="report", inputs=job.inputs((), own), make=make)
+    return Stage(name="report", inputs=job.inputs((), own), result=StageResult, make=make)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from samdec_export.backends.machine import Machine, glance
 from samdec_export.core import interrupts
 from samdec_export.core.errors import CheckpointError, UsageError
+from samdec_export.core.feeds import FeedsCache
 from samdec_export.core.files import sha256
 from samdec_export.core.packages import tool_versions
 from samdec_export.models.checkpoint_path import checkpoint_digest, resolve_checkpoint
@@ -57,12 +58,14 @@ class Job:
         digest: SHA-256 of the checkpoint; None for embedded weights.
         weights: The checkpoint's.
         machine: What engines can be built with and run on here.
+        drawn: Inputs that several stages run.
     """
 
     config: RunConfig
     digest: str | None
     weights: Weights
     machine: Machine
+    drawn: FeedsCache = field(default_factory=FeedsCache)
 
     @classmethod
     def of(cls, config: RunConfig, hashes: FileHashes) -> Job:

@@ -13,15 +13,16 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import samdec_export
 from samdec_export.core.errors import UsageError
 from samdec_export.core.files import holding, remove_abandoned, remove_empty, sha256, staging, write_text
 from samdec_export.core.log import log
+from samdec_export.run.results import StageResult
 
 __all__ = [
     "Entry",
@@ -40,32 +41,36 @@ FOLDER = ".samdec"
 
 HASHES = "hashes.json"
 
+R = TypeVar("R", bound=StageResult)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class StageOutput:
-    """What a stage leaves: files that are in their places, and a JSON object of what it found out."""
+class StageOutput(Generic[R]):
+    """What a stage leaves: files that are in their places, and what it found out."""
 
     files: tuple[Path, ...] = ()
-    result: Mapping[str, Any] = field(default_factory=dict)
+    result: R
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Stage:
+class Stage(Generic[R]):
     """A piece of work.
 
     Args:
         name: Of the stage, and of its file in the ledger.
         inputs: All that its files and its result follow from, by names that a reader knows; JSON, or paths.
+        result: The type of what it finds out; an entry that holds no such thing is made again.
         make: Does it.
     """
 
     name: str
     inputs: Mapping[str, Any]
-    make: Callable[[], StageOutput]
+    result: type[R]
+    make: Callable[[], StageOutput[R]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Entry:
+class Entry(Generic[R]):
     """A stage that is done.
 
     `files` has SHA-256 by path in `folder`; `reason` says why it was done, or was not done again.
@@ -75,7 +80,7 @@ class Entry:
     stage: str
     inputs: Mapping[str, Any]
     files: Mapping[str, str]
-    result: Mapping[str, Any]
+    result: R
     seconds: float
     reused: bool
     reason: str
@@ -87,7 +92,7 @@ class Entry:
     @property
     def hash(self) -> str:
         """Return a hash over what it made and found out: equal where nothing that follows can differ."""
-        return _hash({"files": dict(self.files), "result": dict(self.result)})
+        return _hash({"files": dict(self.files), "result": self.result.to_json()})
 
 
 class Ledger:
@@ -100,16 +105,16 @@ class Ledger:
     def __init__(self, out: Path) -> None:
         self.out = out
         self.folder = out / FOLDER
-        self.entries: list[Entry] = []
+        self.entries: list[Entry[Any]] = []
 
-    def run_stage(self, stage: Stage) -> Entry:
+    def run_stage(self, stage: Stage[R]) -> Entry[R]:
         """Run a stage, unless it was done with the same inputs and its files are as it left them.
 
         Raises:
             SamdecError: The stage's own. Nothing is written to the ledger then.
         """
         inputs = json.loads(json.dumps(stage.inputs, default=os.fspath))
-        known = self._read(stage.name)
+        known = self._read(stage)
         reason = self._staleness(known, inputs)
         if known is None or reason:
             log.debug("%s: %s", stage.name, reason)
@@ -119,14 +124,15 @@ class Ledger:
             known = {
                 "inputs": inputs,
                 "files": {path.relative_to(self.out).as_posix(): sha256(path) for path in output.files},
-                "result": json.loads(json.dumps(dict(output.result))),
+                "result": output.result.to_json(),
                 "seconds": seconds,
             }
             write_text(self._path(stage.name), json.dumps({**known, "sha256": _hash(known)}, indent=1) + "\n")
         else:
             log.info("%-52s %8s", stage.name, "unchanged")
         why = reason or "nothing it depends on changed"
-        entry = Entry(folder=self.out, stage=stage.name, **known, reused=not reason, reason=why)
+        result = stage.result.from_json(known.pop("result"))
+        entry = Entry(folder=self.out, stage=stage.name, **known, result=result, reused=not reason, reason=why)
         self.entries.append(entry)
         return entry
 
@@ -148,10 +154,11 @@ class Ledger:
                 return f"{path} was changed"
         return ""
 
-    def _read(self, stage: str) -> dict[str, Any] | None:
-        """Return what is known of a stage; None where it was not done, or the file was damaged."""
+    def _read(self, stage: Stage[R]) -> dict[str, Any] | None:
+        """Return what is known of a stage; None where it was not done, or its file is damaged or of another kind."""
         try:
-            known: dict[str, Any] = json.loads(self._path(stage).read_text(encoding="utf-8"))
+            known: dict[str, Any] = json.loads(self._path(stage.name).read_text(encoding="utf-8"))
+            stage.result.from_json(known["result"])
             return known if known.pop("sha256") == _hash(known) else None
         except (OSError, ValueError, KeyError, AttributeError, TypeError, RecursionError):
             return None

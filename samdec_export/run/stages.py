@@ -1,8 +1,7 @@
 """The stages of a run: what each depends on, and which flow does it.
 
-A stage's inputs are the files that it reads, by hash, every field of the options that it takes, and the packages that
-do its work: touching a key of the config that is none of its options leaves it alone. Nothing heavy is imported before
-a stage runs.
+A stage's inputs are the files that it reads, by hash, and the keys of the config that it heeds: touching another key
+leaves it alone. Nothing heavy is imported before a stage runs.
 """
 
 from __future__ import annotations
@@ -15,7 +14,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from samdec_export.core.artifact import Artifact
 from samdec_export.core.dtypes import FORMATS, LowPrecision, Precision
 from samdec_export.core.errors import DependencyError
 from samdec_export.core.files import staging, write_text
@@ -29,8 +27,11 @@ from samdec_export.core.packages import (
     SIMPLIFY,
     EngineName,
 )
+from samdec_export.report.measured import RangeRow
+from samdec_export.run.baseline import timing_of
 from samdec_export.run.job import Job, hash_of
 from samdec_export.run.ledger import Entry, Stage, StageOutput
+from samdec_export.run.results import BenchResult, EngineResult, FileResult, ParityResult, StageResult
 
 if TYPE_CHECKING:
     from samdec_export.backends.candidates import Candidate
@@ -50,11 +51,11 @@ TRACED = "traced.onnx"
 BENCH_FILE = "bench.json"
 
 
-def trace_stage(job: Job, folder: Path) -> Stage:
+def trace_stage(job: Job, folder: Path) -> Stage[StageResult]:
     """Return the stage from the checkpoint to ONNX as torch's exporter writes it; the file stays in `folder`."""
     config = job.config
 
-    def make() -> StageOutput:
+    def make() -> StageOutput[StageResult]:
         from samdec_export.export.to_onnx import trace_graph
         from samdec_export.models.record import graph_to_export
 
@@ -62,71 +63,74 @@ def trace_stage(job: Job, folder: Path) -> Stage:
         with staging(folder) as scratch:
             trace_graph(graph, record, scratch / TRACED)
             os.replace(scratch / TRACED, folder / TRACED)
-        return StageOutput(files=(folder / TRACED,))
+        return StageOutput(files=(folder / TRACED,), result=StageResult())
 
     own = {"checkpoint": job.digest, "model": config.model, "opset": config.opset, **asdict(config.graph_options)}
-    return Stage(name="export", inputs=job.inputs(EXPORT, own), make=make)
+    return Stage(name="export", inputs=job.inputs(EXPORT, own), result=StageResult, make=make)
 
 
-def simplify_stage(job: Job, traced: Entry) -> Stage:
+def simplify_stage(job: Job, traced: Entry[StageResult]) -> Stage[FileResult]:
     """Return the stage from that to the fp32 file that is delivered."""
 
-    def make() -> StageOutput:
+    def make() -> StageOutput[FileResult]:
         from samdec_export.export.to_onnx import simplify_graph
 
         out = job.config.out
         with staging(out) as scratch:
             done = simplify_graph(traced.file(TRACED), scratch, out)
-        facts = {"operators": done.after.ops, "traced": done.before.nodes, "casts": done.after.ops.get("Cast", 0)}
-        return _delivered(done.artifact, facts)
+        result = FileResult.of(done.artifact, done.after.ops)
+        return StageOutput(files=(done.artifact.path, done.artifact.sidecar), result=result)
 
-    return Stage(name="simplify", inputs=job.inputs(SIMPLIFY, {"traced": traced.hash}), make=make)
+    inputs = job.inputs(SIMPLIFY, {"traced": traced.hash})
+    return Stage(name="simplify", inputs=inputs, result=FileResult, make=make)
 
 
-def convert_stage(job: Job, exported: Entry, precision: LowPrecision) -> Stage:
+def convert_stage(job: Job, exported: Entry[FileResult], precision: LowPrecision) -> Stage[FileResult]:
     """Return the stage from the fp32 file to a typed one."""
     asked, feeds = job.config.convert.options(precision), job.config.parity.feeds
 
-    def make() -> StageOutput:
+    def make() -> StageOutput[FileResult]:
         from samdec_export.export.onnx_file import describe
         from samdec_export.parity.cases import select_cases
         from samdec_export.precision.convert import convert_file, open_fp32
 
         source = open_fp32(exported.file(".onnx"))
-        done = convert_file(source, asked, select_cases(source.record, feeds=feeds, sweep="quick"), job.config.out)
+        cases = job.drawn.keep(select_cases(source.record, feeds=feeds, sweep="quick"))
+        done = convert_file(source, asked, cases, job.config.out)
         kept, limit = done.artifact.record.kept, FORMATS[precision].largest
-        rows = [
-            {
-                "tensor": item.tensor,
-                "node": item.node,
-                "op": item.op,
-                "absmax": None if item.nonfinite else item.absmax,
-                "limit": limit,
-                "kept": item.node in kept,
-                "reason": kept.get(item.node, ""),
-            }
+        rows = tuple(
+            RangeRow(
+                tensor=item.tensor,
+                node=item.node,
+                op=item.op,
+                absmax=None if item.nonfinite else item.absmax,
+                limit=limit,
+                kept=item.node in kept,
+                reason=kept.get(item.node, ""),
+            )
             for item in done.ranges
             if not item.moves
-        ]
-        facts = {"casts": done.casts, "products": dict(done.shares), "operators": describe(done.artifact.path).ops}
-        return _delivered(done.artifact, {**facts, "ranges": rows})
+        )
+        result = FileResult.of(done.artifact, describe(done.artifact.path).ops, done.shares, rows)
+        return StageOutput(files=(done.artifact.path, done.artifact.sidecar), result=result)
 
     own = {"exported": exported.hash, "convert": asdict(asked), "parity.feeds": hash_of(feeds, "parity.feeds")}
-    return Stage(name=f"convert-{precision}", inputs=job.inputs(CONVERT, own), make=make)
+    return Stage(name=f"convert-{precision}", inputs=job.inputs(CONVERT, own), result=FileResult, make=make)
 
 
-def engine_stage(job: Job, typed: Entry, engine: EngineName, precision: Precision, folder: Path) -> Stage:
+def engine_stage(
+    job: Job, typed: Entry[FileResult], engine: EngineName, precision: Precision, folder: Path
+) -> Stage[EngineResult]:
     """Return the stage from a typed file to an engine in `folder`."""
     asked, machine = job.config.engines.options(engine), job.machine
 
-    def make() -> StageOutput:
+    def make() -> StageOutput[EngineResult]:
         from samdec_export.backends.tensorrt.engine import build, plan_build
         from samdec_export.export.onnx_file import open_artifact
 
         source = open_artifact(typed.file(".onnx"))
         done = build(source, plan_build(source, asked, precision), folder).engine
-        facts = {"engine": done.to_json(), "bytes": done.path.stat().st_size}
-        return StageOutput(files=(done.path, done.sidecar), result=facts)
+        return StageOutput(files=(done.path, done.sidecar), result=EngineResult.of(done))
 
     own = {
         "onnx": typed.hash,
@@ -134,42 +138,45 @@ def engine_stage(job: Job, typed: Entry, engine: EngineName, precision: Precisio
         "gpu": machine.gpu and machine.gpu.target,
         "version": machine.versions.get(engine),  # of a copy that no package declares
     }
-    return Stage(name=f"engine-{engine}-{precision}", inputs=job.inputs(ENGINES[engine].packages, own), make=make)
+    inputs = job.inputs(ENGINES[engine].packages, own)
+    return Stage(name=f"engine-{engine}-{precision}", inputs=inputs, result=EngineResult, make=make)
 
 
-def parity_stage(job: Job, exported: Entry, typed: Entry, precision: Precision) -> Stage:
+def parity_stage(
+    job: Job, exported: Entry[FileResult], typed: Entry[FileResult], precision: Precision
+) -> Stage[ParityResult]:
     """Return the stage that compares an ONNX file with eager PyTorch, within the limits of the gate."""
 
-    def make() -> StageOutput:
+    def make() -> StageOutput[ParityResult]:
         from samdec_export.backends.candidates import open_candidate
 
         return StageOutput(result=_compared(job, exported, open_candidate(typed.file(".onnx")), precision))
 
-    return Stage(
-        name=f"parity-{precision}", inputs=job.inputs(PARITY, _parity_inputs(job, typed, precision)), make=make
-    )
+    inputs = job.inputs(PARITY, _parity_inputs(job, typed, precision))
+    return Stage(name=f"parity-{precision}", inputs=inputs, result=ParityResult, make=make)
 
 
-def engine_parity_stage(job: Job, exported: Entry, built: Entry, precision: Precision) -> Stage:
+def engine_parity_stage(
+    job: Job, exported: Entry[FileResult], built: Entry[EngineResult], precision: Precision
+) -> Stage[ParityResult]:
     """Return the same for an engine, on the GPU here."""
-    engine: EngineName = built.result["engine"]["engine"]
+    engine = built.result.record.engine
     rounding: Precision = "fp16" if job.config.engines.tf32 and precision == "fp32" else precision
 
-    def make() -> StageOutput:
+    def make() -> StageOutput[ParityResult]:
         from samdec_export.backends.candidates import open_candidate
 
-        name = built.result["engine"]["file"]
         try:
             return StageOutput(result=_compared(job, exported, open_candidate(built.file(".engine")), rounding))
         except DependencyError as error:  # such as a torch without CUDA: reported as not run, not as compared
-            return StageOutput(result={"comparisons": [], "masks": [], "notes": [], "obstacle": {name: str(error)}})
+            return StageOutput(result=ParityResult(file=built.result.file, obstacle=str(error)))
 
     own = _parity_inputs(job, built, rounding) | {"gpu": job.machine.gpu and job.machine.gpu.name}
-    packages = (*PARITY, *ENGINE_RUNNERS, *ENGINES[engine].packages)
-    return Stage(name=f"parity-{engine}-{precision}", inputs=job.inputs(packages, own), make=make)
+    inputs = job.inputs((*PARITY, *ENGINE_RUNNERS, *ENGINES[engine].packages), own)
+    return Stage(name=f"parity-{engine}-{precision}", inputs=inputs, result=ParityResult, make=make)
 
 
-def _parity_inputs(job: Job, judged: Entry, precision: Precision) -> dict[str, Any]:
+def _parity_inputs(job: Job, judged: Entry[Any], precision: Precision) -> dict[str, Any]:
     asked = job.config.parity
     return {
         "file": judged.hash,
@@ -179,30 +186,31 @@ def _parity_inputs(job: Job, judged: Entry, precision: Precision) -> dict[str, A
     }
 
 
-def _compared(job: Job, exported: Entry, candidate: Candidate, precision: Precision) -> dict[str, Any]:
+def _compared(job: Job, exported: Entry[FileResult], candidate: Candidate, precision: Precision) -> ParityResult:
     """Compare, and return what is found; recorded inputs are those of the fp32 file."""
     from samdec_export.core.feeds import typed_feeds
     from samdec_export.export.onnx_file import open_artifact
     from samdec_export.parity.cases import select_cases
     from samdec_export.parity.comparisons import check, replay_words
-    from samdec_export.run.evidence import found_by
 
     asked, artifact = job.config.parity, candidate.artifact
     source = open_artifact(exported.file(".onnx")).record
     within = candidate.signatures if candidate.engine else ()
     inputs = select_cases(source, feeds=asked.feeds, seed=asked.seed, sweep=asked.sweep, within=within)
-    cases = [typed_feeds(case, artifact.record.signature) for case in inputs]
+    cases = [typed_feeds(case, artifact.record.signature) for case in job.drawn.keep(inputs)]
     replay = replay_words(artifact.path, job.config.checkpoint, asked.seed, asked.feeds, asked.sweep)
     tolerance = job.config.gate.tolerance(precision)
     done = check(artifact, job.weights.loaded, cases, replay, candidate, tolerance=tolerance, evidence=True)
-    return found_by(done, artifact.path.name, precision)
+    return ParityResult.of(done, artifact.path.name, precision)
 
 
-def bench_stage(job: Job, files: Sequence[Entry], engines: Sequence[Entry]) -> Stage:
+def bench_stage(
+    job: Job, files: Sequence[Entry[FileResult]], engines: Sequence[Entry[EngineResult]]
+) -> Stage[BenchResult]:
     """Return the stage that times files in ONNX Runtime and engines on the GPU: a later run's baseline."""
     asked = job.config.bench
 
-    def make() -> StageOutput:
+    def make() -> StageOutput[BenchResult]:
         from samdec_export.bench.measure import Workload
         from samdec_export.bench.side_by_side import BenchEntry, bench_entries
 
@@ -217,21 +225,17 @@ def bench_stage(job: Job, files: Sequence[Entry], engines: Sequence[Entry]) -> S
             repeats=asked.repeats,
         )
         target = job.config.out / BENCH_FILE
-        write_text(target, json.dumps(done.to_json(), indent=2) + "\n")
-        return StageOutput(files=(target,), result=done.to_json())
+        found = done.to_json()
+        write_text(target, json.dumps(found, indent=2) + "\n")
+        timings = tuple(timing_of(item) for item in found["measurements"])
+        return StageOutput(files=(target,), result=BenchResult(threads=done.threads, timings=timings))
 
     own = {
-        "files": [entry.hash for entry in (*files, *engines)],
+        "files": [*(entry.hash for entry in files), *(entry.hash for entry in engines)],
         "bench": asked.model_dump(mode="json"),
         "machine": [platform.node(), platform.machine(), os.cpu_count(), job.machine.gpu and job.machine.gpu.name],
     }
-    flavours: set[EngineName] = {entry.result["engine"]["engine"] for entry in engines}
+    flavours: set[EngineName] = {entry.result.record.engine for entry in engines}
     runners = ENGINE_RUNNERS if engines else ()
     packages = (*BENCH, *runners, *(name for engine in sorted(flavours) for name in ENGINES[engine].packages))
-    return Stage(name="bench", inputs=job.inputs(packages, own), make=make)
-
-
-def _delivered(artifact: Artifact, facts: dict[str, Any]) -> StageOutput:
-    """Return an ONNX file, its sidecar, and what a report says of it."""
-    result = {"artifact": artifact.to_json(), "bytes": artifact.path.stat().st_size, **facts}
-    return StageOutput(files=(artifact.path, artifact.sidecar), result=result)
+    return Stage(name="bench", inputs=job.inputs(packages, own), result=BenchResult, make=make)

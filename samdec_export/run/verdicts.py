@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final, Literal, TypeAlias
 
-from samdec_export.report.document import Case, Comparison, Output, Timing, Verdict, Violation
+from samdec_export.core.results import STRUCTURE, CaseResult, Limit, Number, OutputMetrics, severity_of
+from samdec_export.core.rules import RULES, Rule
+from samdec_export.report.document import Comparison, Timing, Verdict
 
 __all__ = ["judge_comparison", "judge_latency", "judge_origin", "judge_weights"]
 
-Bound: TypeAlias = Literal["at most", "at least"]
 Origin: TypeAlias = Literal["weights", "fp32", "onnx"]
+_Measured: TypeAlias = tuple[CaseResult, OutputMetrics]
 
 
 ORIGINS: Final[dict[Origin, str]] = {
@@ -21,64 +22,19 @@ ORIGINS: Final[dict[Origin, str]] = {
 }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Rule:
-    """A threshold: its key in `gate.<precision>`, what violations call it, and how a reader does."""
-
-    key: str
-    metric: str
-    title: str
-    bound: Bound
-
-    def measured(self, output: Output) -> float | None:
-        """What it is about; None where the output has no such number."""
-        match self.key:
-            case "iou":
-                return output.masks.iou_min if output.masks else None
-            case "flipped":
-                return output.masks.flipped if output.masks else None
-            case "best_mask":
-                return output.best_mask
-            case "logits":
-                return output.tensor.relative if output.masks else None
-            case _:
-                return None if output.masks else output.tensor.relative
-
-    def allowed(self, comparison: Comparison, output: str) -> float:
-        """Its value, raised where the reference itself cannot promise as much."""
-        limits = comparison.limits
-        table = {"iou": limits.iou, "flipped": limits.flipped, "best_mask": limits.best_mask}
-        return table[self.key] if self.key in table else comparison.allowed[output]
-
-    def worse(self, one: float, other: float) -> bool:
-        """Whether the first of two numbers is the worse."""
-        return one > other if self.bound == "at most" else one < other
-
-
-RULES = (
-    _Rule(key="logits", metric="relative error", title="largest error of {output}", bound="at most"),
-    _Rule(key="iou_predictions", metric="relative error", title="largest error of {output}", bound="at most"),
-    _Rule(key="iou", metric="mask IoU", title="smallest IoU of {output}", bound="at least"),
-    _Rule(key="flipped", metric="flipped pixels", title="share of flipped pixels of {output}", bound="at most"),
-    _Rule(
-        key="best_mask", metric="best mask kept", title="share of prompts that keep their best mask", bound="at least"
-    ),
-)
-
-
 def judge_comparison(comparison: Comparison) -> Iterator[Verdict]:
     """A verdict for what the outputs are, and one for each threshold and output."""
     yield _structure(comparison)
     for rule in RULES:
         for name in dict.fromkeys(output.name for case in comparison.cases for output in case.outputs):
             found = [
-                (case, value)
+                (case, output)
                 for case in comparison.cases
                 for output in case.outputs
-                if output.name == name and (value := rule.measured(output)) is not None
+                if output.name == name and rule.binds(output)
             ]
             if found:
-                yield _applied(rule, comparison, name, found)
+                yield _broken(rule, comparison, name, found) or _kept(rule, comparison, name, found)
 
 
 def judge_weights(artifact: str, comparisons: Iterable[Comparison]) -> Verdict:
@@ -91,86 +47,115 @@ def judge_weights(artifact: str, comparisons: Iterable[Comparison]) -> Verdict:
 
 def _structure(comparison: Comparison) -> Verdict:
     """Outputs that are there, finite, and of the right types and shapes; and that anything was compared."""
+    where, count = f"{comparison.artifact} ({comparison.name})", len(comparison.cases)
     broken = [
-        (case, violation) for case in comparison.cases for violation in case.violations if violation.value is None
+        (case, violation) for case in comparison.cases for violation in case.violations if violation.metric in STRUCTURE
     ]
-    where = f"{comparison.artifact} ({comparison.name})"
+    case, sentence = "", f"{where}: every output is there, finite, and of its type and shape in all {count} cases."
     if not comparison.cases:
         sentence = f"{where}: nothing was compared."
-        return _verdict(comparison, passed=False, threshold="structure", sentence=sentence)
-    if not broken:
-        count = len(comparison.cases)
-        sentence = f"{where}: every output is there, finite, and of its type and shape in all {count} cases."
-        return _verdict(comparison, passed=True, threshold="structure", sentence=sentence)
-    case, violation = broken[0]
-    failed = len({id(case) for case, _ in broken})
-    what = " ".join(part for part in (violation.output, violation.detail) if part)
-    sentence = f"{where}, case {case.case}: {what}; {failed} of {len(comparison.cases)} cases are like that."
-    return _verdict(comparison, passed=False, threshold="structure", case=case.case, sentence=sentence)
+    elif broken:
+        first, violation = broken[0]
+        case, failed = first.case, len({id(case) for case, _ in broken})
+        what = " ".join(part for part in (violation.output, violation.detail) if part)
+        sentence = f"{where}, case {case}: {what}; {failed} of {count} cases are like that."
+    return Verdict(
+        passed=bool(comparison.cases) and not broken,
+        threshold="structure",
+        artifact=comparison.artifact,
+        comparison=comparison.name,
+        case=case,
+        sentence=sentence,
+    )
 
 
-def _applied(rule: _Rule, comparison: Comparison, output: str, found: list[tuple[Case, float]]) -> Verdict:
-    threshold = f"gate.{comparison.precision}.{rule.key}"
+def _kept(rule: Rule, comparison: Comparison, output: str, found: Sequence[_Measured]) -> Verdict:
+    """Return the verdict where no case breaks the rule: on the worst number, beside what is allowed in its case."""
+    case, worst = found[0]
+    for other, metrics in found[1:]:
+        if rule.worse(rule.measured(metrics), rule.measured(worst)):
+            case, worst = other, metrics
+    value, limit = rule.measured(worst) or 0.0, rule.allowed(comparison.limits, case.limits[output])
+    key = _key(rule, comparison)
+    sentence = (
+        f"{_title(rule, comparison, output)} is {value:.4g}, in case {case.case}; {key} asks for {rule.bound} "
+        f"{rule.asked(comparison.limits):.4g}{_judged_by_pixels(rule, comparison, value)}"
+        f"{_raised(rule, comparison, output, found)}."
+    )
+    return _verdict(comparison, rule, output, case, value, limit, sentence, passed=True)
+
+
+def _broken(rule: Rule, comparison: Comparison, output: str, found: Sequence[_Measured]) -> Verdict | None:
+    """Return the verdict on the case that breaks the rule most; None where none does."""
     broken = [
         (case, violation)
         for case, _ in found
         for violation in case.violations
         if (violation.output, violation.metric) == (output, rule.metric)
     ]
-    title = f"{comparison.artifact} ({comparison.name}): {rule.title.format(output=output)}"
     if not broken:
-        case, value = found[0]
-        for other, number in found[1:]:
-            case, value = (other, number) if rule.worse(number, value) else (case, value)
-        limit = rule.allowed(comparison, output)
-        tail = _judged_by_pixels(rule, comparison, value, limit)
-        sentence = f"{title} is {value:.4g}, in case {case.case}; {threshold} asks for {rule.bound} {limit:.4g}{tail}."
-        passed = True
-    else:
-        case, violation = max(broken, key=lambda pair: _severity(pair[1]))
-        value, limit = violation.value or 0.0, violation.limit or 0.0
-        count = f"{len(broken)} of {len(found)} cases fail"
-        raised = _raised(rule, comparison, output, limit)
-        sentence = (
-            f"{title} is {value:.4g} in case {case.case}, and {threshold} asks for {rule.bound} {limit:.4g}{raised}: "
-            f"{_by_how_much(rule, value, limit)}; {count}."
-        )
-        passed = False
-    return _verdict(
-        comparison,
-        passed=passed,
-        threshold=threshold,
-        case=case.case,
-        output=output,
-        measured=value,
-        allowed=limit,
-        bound=rule.bound,
-        sentence=sentence,
+        return None
+    case, violation = max(broken, key=lambda pair: severity_of(pair[1]))
+    limit = rule.allowed(comparison.limits, case.limits[output])
+    sentence = (
+        f"{_title(rule, comparison, output)} is {_number(violation.value)} in case {case.case}, and "
+        f"{_key(rule, comparison)} asks for {rule.bound} {limit:.4g}"
+        f"{_raised_from(rule, comparison, case.limits[output])}: {_by_how_much(rule, violation.value, limit)}; "
+        f"{len(broken)} of {len(found)} cases fail."
     )
+    return _verdict(comparison, rule, output, case, violation.value, limit, sentence, passed=False)
 
 
-def _severity(violation: Violation) -> float:
-    return float("inf") if violation.severity is None else violation.severity
+def _key(rule: Rule, comparison: Comparison) -> str:
+    return f"gate.{comparison.precision}.{rule.key}"
 
 
-def _judged_by_pixels(rule: _Rule, comparison: Comparison, value: float, limit: float) -> str:
-    """Why a number beyond its limit passed: in small masks shares say little."""
-    if not rule.worse(value, limit):
+def _title(rule: Rule, comparison: Comparison, output: str) -> str:
+    return f"{comparison.artifact} ({comparison.name}): {rule.title.format(output=output)}"
+
+
+def _judged_by_pixels(rule: Rule, comparison: Comparison, value: float) -> str:
+    """Say why a number beyond its limit passed: in small masks shares say little."""
+    if not (rule.waivable and rule.worse(value, rule.asked(comparison.limits))):
         return ""
     pixels = f"gate.{comparison.precision}.pixels"
     return f", which {pixels} waives: no more than {comparison.limits.pixels} pixels of a mask flip"
 
 
-def _raised(rule: _Rule, comparison: Comparison, output: str, limit: float) -> str:
-    asked = comparison.limits.relative
-    if rule.key == "iou_predictions" and comparison.limits.scores is not None:
-        asked = comparison.limits.scores
-    if rule.key not in ("logits", "iou_predictions") or limit <= asked:
+def _raised(rule: Rule, comparison: Comparison, output: str, found: Sequence[_Measured]) -> str:
+    """Say that cases passed only by what the reference itself cannot promise there."""
+    limits = [(case.limits[output], case) for case, _ in found if rule.raised(comparison.limits, case.limits[output])]
+    if not limits:
         return ""
-    return f" (raised from {asked:.4g}: eager fp32 is itself that far from fp64)"
+    limit, case = max(limits, key=lambda pair: pair[0].floor or 0.0)
+    return (
+        f", and {_loosened(rule, limit)} in {len(limits)} of {len(found)} cases: in case {case.case} eager fp32 is "
+        f"itself {_number(limit.floor)} of the span from fp64"
+    )
 
 
-def _by_how_much(rule: _Rule, value: float, limit: float) -> str:
+def _loosened(rule: Rule, limit: Limit) -> str:
+    if rule.waivable:
+        return f"leaves pixels undecided within {limit.margin:.4g} of the span"
+    if rule.key == "best_mask":
+        return f"takes scores within {limit.relative:.4g} for equal"
+    return f"was raised to as much as {limit.relative:.4g}"
+
+
+def _raised_from(rule: Rule, comparison: Comparison, limit: Limit) -> str:
+    asked = rule.asked(comparison.limits)
+    if rule.allowed(comparison.limits, limit) <= asked:
+        return ""
+    return f" (raised from {asked:.4g}: eager fp32 is itself {_number(limit.floor)} of the span from fp64 there)"
+
+
+def _number(value: Number) -> str:
+    return "no finite number" if value is None else f"{value:.4g}"
+
+
+def _by_how_much(rule: Rule, value: Number, limit: float) -> str:
+    if value is None:
+        return "not a number to compare"
     if rule.bound == "at least":
         return f"{limit - value:.4g} too low"
     return f"{value / limit:.3g} times as much" if limit else f"{value:.4g} too much"
@@ -239,25 +224,24 @@ def judge_latency(
 
 def _verdict(
     comparison: Comparison,
+    rule: Rule,
+    output: str,
+    case: CaseResult,
+    measured: Number,
+    allowed: float,
+    sentence: str,
     *,
     passed: bool,
-    threshold: str,
-    sentence: str,
-    case: str = "",
-    output: str = "",
-    measured: float | None = None,
-    allowed: float | None = None,
-    bound: Bound | None = None,
 ) -> Verdict:
     return Verdict(
         passed=passed,
-        threshold=threshold,
+        threshold=_key(rule, comparison),
         artifact=comparison.artifact,
         comparison=comparison.name,
-        case=case,
+        case=case.case,
         output=output,
         measured=measured,
         allowed=allowed,
-        bound=bound,
+        bound=rule.bound,
         sentence=sentence,
     )

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import itertools
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from samdec_export.core.errors import UsageError
 from samdec_export.core.feeds import Case, example_sizes, make_feeds, sizes_of
 from samdec_export.core.options import GraphOptions
-from samdec_export.core.signature import Signature
+from samdec_export.core.signature import Dim, Signature, TensorSpec
 from samdec_export.models.checkpoint import LoadedModel, load_model
 from samdec_export.models.sam.graphs import build_graph
 from samdec_export.parity.cases import read_feeds, sweep
@@ -53,6 +54,29 @@ def test_feeds_follow_from_seed_and_case(tiny: LoadedModel) -> None:
     assert one.name != other.name
 
 
+def test_feeds_are_drawn_in_blocks_as_they_would_be_at_once(tiny: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The golden files hold hashes of these: a block's length must not show."""
+    signature = signature_of(tiny)
+    case = Case(sizes={"images": 1, "height": 8, "width": 8, "prompts": 3, "points": 2}, mask_input="on")
+    found = {}
+    for block in (1, 1000, 1 << 16):
+        monkeypatch.setattr("samdec_export.core.feeds.BLOCK", block)
+        found[block] = make_feeds(signature, case).sha256
+    assert len({*found.values()}) == 1
+    rng = np.random.default_rng([0, zlib.crc32(b"points=2")])
+    drawn = make_feeds(PLAIN, Case(sizes={"points": 2}))
+    assert np.array_equal(drawn["x"], rng.standard_normal((2, 70_000)).astype(np.float32))
+    assert np.array_equal(drawn["y"], (10 * rng.standard_normal((3, 2))).astype(np.float16))
+
+
+POINTS = Dim(name="points", min=1, opt=2, max=4)
+PLAIN = Signature(
+    inputs=(
+        TensorSpec(name="x", dtype="float32", shape=(POINTS, 70_000), content="embedding"),
+        TensorSpec(name="y", dtype="float16", shape=(3, POINTS), content="logits"),
+    ),
+    outputs=(),
+)
 SIGNATURE = signature_of(load_model(None, "sam_tiny"))
 
 

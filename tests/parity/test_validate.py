@@ -29,12 +29,13 @@ from onnx import TensorProto, helper
 from samdec_export import api
 from samdec_export.core.errors import GraphError, UsageError, ValidationError
 from samdec_export.core.feeds import NamedFeeds
+from samdec_export.core.results import ValidationResult
 from samdec_export.core.runner import Feeds, Outputs, Runner
 from samdec_export.core.signature import Signature, TensorSpec
-from samdec_export.parity.compare import compare_case
+from samdec_export.parity.measure import Comparison
 from samdec_export.parity.metrics import best_mask_agreement, mask_metrics, tensor_metrics
 from samdec_export.parity.tolerances import TOLERANCES
-from samdec_export.parity.validate import Comparison, ValidationResult, validate
+from samdec_export.parity.validate import validate
 
 BROKEN: dict[str, tuple[Damage, str]] = {
     "perturbed weight": (perturb_a_weight, "relative error"),
@@ -165,15 +166,8 @@ CASE = NamedFeeds("c", {}, dict)
 
 
 def result_of(masks: NDArray[np.float32], scores: NDArray[np.float32]) -> list[str]:
-    result = compare_case(
-        "c",
-        SPECS,
-        {"masks": (1, 2, 4, 4), "iou": (1, 2)},
-        {"masks": MASKS, "iou": SCORES},
-        {"masks": masks, "iou": scores},
-        dict.fromkeys(("masks", "iou"), TOLERANCES["fp32"]),
-    )
-    return [violation.metric for violation in result.violations]
+    (case,) = judged(Constant({"masks": masks, "iou": scores}), Constant({"masks": MASKS, "iou": SCORES})).cases
+    return [violation.metric for violation in case.violations]
 
 
 def test_every_metric_can_fail_on_its_own() -> None:
@@ -197,7 +191,8 @@ def test_nothing_compared_is_a_failure() -> None:
     runner = Constant({"masks": MASKS, "iou": SCORES})
     with pytest.raises(ValidationError, match="no case to compare"):
         judged(runner, runner, cases=[])
-    empty = compare_case("c", (), {}, {}, {}, {})
+    comparison = Comparison(candidate=runner, reference=runner, exact=None, tolerance=TOLERANCES["fp32"])
+    (empty,) = validate([comparison], Signature(inputs=(), outputs=()), [CASE])
     assert not empty.passed
 
 
@@ -221,7 +216,7 @@ def test_rounding_is_measured_again_where_a_case_breaks_its_limit() -> None:
     reference, exact = Constant({"masks": MASKS, "iou": SCORES}), ByCase({"masks": MASKS, "iou": SCORES})
     cases = [NamedFeeds(f"c{factor}", {}, partial(dict, factor=np.float32(factor))) for factor in (0, 0.01, 0.001)]
     result = judged(Constant({"masks": MASKS * 0.99, "iou": SCORES}), reference, exact, cases)
-    assert [case.passed for case in result.cases] == [False, True, True]
+    assert [case.passed for case in result.cases] == [False, True, False], "a floor raises the limits of its own case"
     assert result.floors["masks"].case == "c0.01"
     again = judged(Constant({"masks": MASKS * 0.9, "iou": SCORES}), reference, exact, cases)
     assert not any(case.passed for case in again.cases)
@@ -263,7 +258,8 @@ def test_tensor_metrics_equal_their_closed_forms(
     rms = math.sqrt(((ref - cand) ** 2).mean())
     if rms and found.span:
         assert found.psnr == pytest.approx(20 * math.log10(found.span / rms), rel=1e-9, abs=1e-9)
-    assert (found.psnr == math.inf) == (rms == 0)
+    assert (found.psnr is None) == (rms == 0 or not found.span), "infinite, or no number at all"
+    assert (found.relative is None) == (rms > 0 and not found.span)
 
 
 @settings(deadline=None)
@@ -279,7 +275,7 @@ def test_mask_metrics_equal_their_definition(reference: NDArray[np.float32], can
     assert found.flipped == pytest.approx(((reference > 0) != (candidate > 0)).mean())
 
 
-def test_a_pixel_within_the_margin_has_no_side() -> None:
+def test_a_pixel_within_the_margin_is_undecided() -> None:
     reference, candidate = np.array([[1e-7, 1.0, -1.0, 2.0]]), np.array([[-1e-7, 1.0, -1.0, 2.0]])
     assert mask_metrics(reference, candidate).flipped == 0.25
     assert mask_metrics(reference, candidate, margin=1e-6).flipped == 0

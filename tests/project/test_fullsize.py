@@ -101,6 +101,7 @@ def test_onnx_equals_segment_anythings_decoder(sam: Any, exported: Path, batch: 
     for name, index in (("masks", 0), ("iou_predictions", 1)):
         expected = torch.cat([part[index] for part in parts]).numpy()
         found = tensor_metrics(expected, outputs[name])
+        assert found.max_abs is not None
         assert found.max_abs <= 1e-4
         assert found.max_abs <= 1e-5 * np.ptp(expected)
         if name == "masks":

@@ -18,13 +18,14 @@ from command_line import call, is_one_clear_line
 from conftest import GOLDEN
 
 from samdec_export.core.errors import UsageError
+from samdec_export.core.masks import pack_mask, unpack_mask
+from samdec_export.core.results import Histogram
 from samdec_export.report import render as reports
 from samdec_export.report.charts.cases import case_charts
 from samdec_export.report.charts.errors import errors_chart
 from samdec_export.report.charts.scales import LogScale
-from samdec_export.report.document import Document, Histogram, Verdict
+from samdec_export.report.document import Document, Verdict
 from samdec_export.report.figures import bounded, closeness, number, percent, seconds, size, used
-from samdec_export.report.masks import pack_mask, unpack_mask
 from samdec_export.report.schema import SCHEMA_FILE, derive_schema, read_schema
 from samdec_export.report.views import closest, failed, output_rows, timing_rows, usage
 
@@ -45,7 +46,7 @@ def test_real_runs_say_what_happened(passing: Document, failing: Document) -> No
     assert not failed(passing)
     broken = failed(failing)
     assert {verdict.artifact for verdict in broken} == {"broken.onnx"}
-    assert {verdict.threshold for verdict in broken} == {"relative error", "mask IoU", "flipped pixels"}
+    assert {verdict.threshold for verdict in broken} == {f"gate.fp32.{key}" for key in ("logits", "iou", "flipped")}
     assert failing.worst_masks[0].flipped > 0
 
 
@@ -78,7 +79,7 @@ def unknown_status(data: dict[str, Any]) -> None:
 
 
 def other_version(data: dict[str, Any]) -> None:
-    data["schema_version"] = 2
+    data["schema_version"] = 3
 
 
 def no_version(data: dict[str, Any]) -> None:
@@ -136,11 +137,19 @@ def infinite_edges(data: dict[str, Any]) -> None:
     data["comparisons"][0]["errors"]["masks"]["edges"][0] = -400
 
 
+def case_that_passed_in_spite_of_all(data: dict[str, Any]) -> None:
+    violation = {"output": "masks", "metric": "relative error", "detail": "2 > 1"}
+    data["comparisons"][0]["cases"][0]["violations"] = [violation]
+
+
 def not_a_number(data: dict[str, Any]) -> None:
     data["verdicts"][0]["measured"] = math.nan
 
 
-INCONSISTENT = (cut_mask, no_base64, flat_mask, bins_without_edges, edges_that_turn_back, infinite_edges, not_a_number)
+INCONSISTENT = (
+    *(cut_mask, no_base64, flat_mask, bins_without_edges, edges_that_turn_back, infinite_edges),
+    *(case_that_passed_in_spite_of_all, not_a_number),
+)
 
 
 @pytest.mark.parametrize("damage", INCONSISTENT, ids=lambda damage: damage.__name__)
@@ -159,11 +168,30 @@ def test_a_reader_ignores_what_a_later_one_added(passing: Document) -> None:
     assert Document.from_json(data).to_json() == passing.to_json()
 
 
-def test_the_first_documents_of_this_version_can_still_be_read() -> None:
+def test_documents_of_version_1_can_still_be_read() -> None:
     document = reports.read(GOLDEN / "report_v1.json")
     assert not document.passed
-    jsonschema.validate(json.loads((GOLDEN / "report_v1.json").read_text()), read_schema())
+    first = json.loads((GOLDEN / "report_v1.json").read_text())
+    assert first["schema_version"] == 1
+    assert document.comparisons[0].limits.logits == first["comparisons"][0]["limits"]["relative"]
+    jsonschema.validate(json.loads(json.dumps(document.to_json())), read_schema())
     assert all(reports.render(document, wanted) for wanted in RENDERINGS)
+
+
+@pytest.mark.parametrize("scores", [None, 0.5])
+def test_limits_of_version_1_have_the_names_of_the_gate(scores: float | None) -> None:
+    data = json.loads((GOLDEN / "report_v1.json").read_text())
+    for comparison in data["comparisons"]:
+        comparison["limits"] |= {"relative": 0.25, "scores": scores}
+    limits = Document.from_json(data).comparisons[0].limits
+    assert (limits.logits, limits.iou_predictions) == (0.25, 0.25 if scores is None else scores)
+
+
+@pytest.mark.parametrize("comparisons", [None, 3, [3], [{}], [{"limits": None}], [{"limits": {"relative": "much"}}]])
+def test_damaged_documents_of_version_1_are_refused(comparisons: Any) -> None:
+    data = json.loads((GOLDEN / "report_v1.json").read_text())
+    with pytest.raises(UsageError, match="This is no report of samdec-export: comparisons"):
+        Document.from_json({**data, "comparisons": comparisons})
 
 
 def test_a_document_with_nothing_in_it_renders(passing: Document) -> None:
@@ -209,7 +237,7 @@ def test_usage_is_the_part_of_what_is_allowed() -> None:
 def test_the_nearest_to_a_limit_come_first(passing: Document) -> None:
     used = [usage(verdict) for verdict in closest(passing, 100)]
     assert used == sorted(used, key=lambda share: share or 0.0, reverse=True)
-    assert len(used) == len(passing.verdicts)
+    assert len(used) == sum(verdict.bound is not None for verdict in passing.verdicts) > 16
 
 
 def test_the_worst_of_each_output_is_over_all_cases(failing: Document) -> None:
@@ -308,7 +336,10 @@ def test_the_command_renders_again(
     words = ("report", "report.json", "--html", "x.html", "--markdown", "x.md", "--junit", "x.xml")
     code, out, err = call(capsys, *words)
     assert (code, err) == (0, "")
-    assert out.startswith("FAILED: 3 of 16 thresholds are broken.")
+    broken = failed(failing)
+    assert out.startswith("FAILED: broken.onnx (onnxruntime")
+    assert f"{len(failing.verdicts) - 3} of {len(failing.verdicts)} thresholds hold" in out
+    assert len(broken) == 3
     assert "Wrote x.html" in out
     for name, wanted in (("x.html", "html"), ("x.md", "markdown"), ("x.xml", "junit")):
         assert Path(name).read_text() == reports.render(failing, wanted)  # type: ignore[arg-type]  # a str of three

@@ -78,7 +78,7 @@ def test_keys_land_where_the_stages_look(tmp_path: Path) -> None:
     assert config.model == "sam_b"
     assert config.graph_options.ranges[0].max == 16
     limits = config.gate.tolerance("fp16")
-    assert (limits.iou, limits.relative, limits.scores) == (0.95, 1e-3, 2e-3)
+    assert (limits.iou, limits.logits, limits.iou_predictions) == (0.95, 1e-3, 2e-3)
     assert limits.flipped == TOLERANCES["fp16"].flipped
     assert config.gate.tolerance("bf16") == TOLERANCES["bf16"]
     assert config.engines.options("rtx").targets == ("sm86", "sm89")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -161,6 +162,36 @@ def test_a_damaged_output_is_made_again(
     assert call(capsys, *FULL, "--out", out)[0] == 0
     assert redone(out, before) - {"report"} == {stage} - {"report"}
     assert {path.name: path.read_bytes() for path in out.glob("*.onnx")} == whole
+
+
+def unknown_field(result: dict[str, Any]) -> None:
+    result["colour"] = "red"
+
+
+def missing_field(result: dict[str, Any]) -> None:
+    del result["comparisons"][0]["reference"]
+
+
+def text_for_a_number(result: dict[str, Any]) -> None:
+    result["comparisons"][0]["cases"][0]["outputs"][0]["tensor"]["relative"] = "much"
+
+
+@pytest.mark.parametrize(
+    "damage", [unknown_field, missing_field, text_for_a_number], ids=lambda damage: damage.__name__
+)
+def test_a_result_that_is_not_what_the_stage_finds_out_is_made_again(
+    out: Path, capsys: pytest.CaptureFixture[str], damage: Callable[[dict[str, Any]], None]
+) -> None:
+    path = out / ".samdec" / "parity-fp32.json"
+    entry = json.loads(path.read_text())
+    del entry["sha256"]
+    damage(entry["result"])
+    digest = hashlib.sha256(json.dumps(entry, sort_keys=True).encode()).hexdigest()
+    path.write_text(json.dumps({**entry, "sha256": digest}))
+    before = ledger(out)
+    assert call(capsys, *FULL, "--out", out)[0] == 0
+    assert redone(out, before) - {"report"} == {"parity-fp32"}
+    assert document(out)["passed"]
 
 
 def test_a_run_that_is_killed_goes_on_where_it_was(finished: Path, tmp_path: Path) -> None:

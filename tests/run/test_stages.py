@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -20,6 +21,7 @@ from samdec_export.run import flow, stages
 from samdec_export.run.config import RunConfig
 from samdec_export.run.job import Job, Weights
 from samdec_export.run.ledger import Entry, Ledger, Stage, StageOutput, package_files, package_hash
+from samdec_export.run.results import StageResult
 
 PACKAGE = Path(samdec_export.__file__).parent
 
@@ -116,18 +118,29 @@ def config_with(key: str = "", value: Any = None) -> RunConfig:
     return RunConfig.model_validate(data)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Followed(StageResult):
+    """The result of a stage that was not run: what it would have followed from, and the engine of its record."""
+
+    record: Any
+    inputs: Mapping[str, Any]
+
+    def to_json(self) -> dict[str, Any]:
+        return {"made of": self.inputs}
+
+
 class Recorder(Ledger):
     """Runs no stage: notes its inputs, and takes for its result what follows from them."""
 
-    def run_stage(self, stage: Stage) -> Entry:
+    def run_stage(self, stage: Stage[Any]) -> Entry[Any]:
         inputs = json.loads(json.dumps(stage.inputs, default=os.fspath))
         engine = next((name for name in ENGINES if f"-{name}-" in stage.name), None)
-        entry = Entry(
+        entry: Entry[Any] = Entry(
             folder=self.out,
             stage=stage.name,
             inputs=inputs,
             files={},
-            result={"engine": {"engine": engine}, "made of": inputs},
+            result=Followed(record=SimpleNamespace(engine=engine), inputs=inputs),
             seconds=0.0,
             reused=False,
             reason="",
@@ -145,8 +158,8 @@ def inputs_of(config: RunConfig, digest: str | None = None) -> dict[str, Mapping
     engines, _ = flow._engines(job, ledger, files)
     for precision, entry in files.items():
         ledger.run_stage(stages.parity_stage(job, files["fp32"], entry, precision))
-    for precision, entry in engines:
-        ledger.run_stage(stages.engine_parity_stage(job, files["fp32"], entry, precision))
+    for precision, built in engines:
+        ledger.run_stage(stages.engine_parity_stage(job, files["fp32"], built, precision))
     flow._bench(job, ledger, files, [entry for _, entry in engines])
     return {entry.stage: entry.inputs for entry in ledger.entries}
 
@@ -215,7 +228,8 @@ def test_an_upgrade_of_an_engine_builds_again(package: str, monkeypatch: pytest.
 
 def test_an_upgrade_of_an_engine_that_no_package_declares_builds_again() -> None:
     job = Job(config=config_with(), digest=None, weights=Weights(None, None, None), machine=MACHINE)
-    typed = Recorder(Path("out")).run_stage(Stage(name="convert-fp16", inputs={}, make=StageOutput))
+    nothing = Stage(name="convert-fp16", inputs={}, result=StageResult, make=lambda: StageOutput(result=StageResult()))
+    typed = Recorder(Path("out")).run_stage(nothing)
     stage = stages.engine_stage(job, typed, "tensorrt", "fp16", Path("out"))
     assert stage.inputs["version"] == "11.4.0"
 

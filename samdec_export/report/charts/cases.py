@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from samdec_export.core.results import STRUCTURE, CaseResult, Number
 from samdec_export.report.charts.scales import WIDTH, LogScale, Tick
-from samdec_export.report.document import Case, Comparison, Number
+from samdec_export.report.document import Comparison
 from samdec_export.report.figures import number
 
 __all__ = ["CaseChart", "CaseRow", "case_charts"]
@@ -17,9 +18,6 @@ ROW, HEAD, FOOT = 18, 34, 20
 TICKS = 5
 PLOT = (104.0, 240.0)
 """Where the axis starts and ends: labels stand at its left, values at its right."""
-
-STRUCTURE = ("outputs", "structure", "run")
-"""Metrics of violations that leave a case without numbers."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,7 +57,7 @@ class _Metric:
 
     name: str
     output: str
-    values: Sequence[tuple[Case, Number]]
+    values: Sequence[tuple[CaseResult, Number]]
     limit: Number
 
 
@@ -70,7 +68,8 @@ def case_charts(comparison: Comparison) -> tuple[CaseChart, ...]:
         found = [(case, next((item for item in case.outputs if item.name == name), None)) for case in comparison.cases]
         errors = [(case, output.tensor.relative if output else None) for case, output in found]
         flips = [(case, output.masks.flipped if output and output.masks else None) for case, output in found]
-        allowed = comparison.allowed.get(name)
+        own = (case.limits[name].relative for case in comparison.cases if name in case.limits)
+        allowed = min(own, default=comparison.allowed.get(name))  # what is asked of every case, before any floor
         metrics.append(_Metric(name="relative error", output=name, values=errors, limit=allowed))
         if any(flipped for _, flipped in flips):
             limit = comparison.limits.flipped
@@ -113,7 +112,7 @@ def _summary(metric: _Metric) -> str:
     return f"{len(metric.values)} cases, {largest}; {number(metric.limit)} is allowed."
 
 
-def _fails(case: Case, metric: _Metric) -> bool:
+def _fails(case: CaseResult, metric: _Metric) -> bool:
     broken = [item.metric for item in case.violations if item.output in (metric.output, "")]
     return metric.name in broken or any(name in STRUCTURE for name in broken)
 
@@ -122,7 +121,7 @@ def _rank(value: Number) -> float:
     return float("inf") if value is None else value
 
 
-def _worst(values: Sequence[tuple[Case, Number]]) -> list[tuple[Case, Number]]:
+def _worst(values: Sequence[tuple[CaseResult, Number]]) -> list[tuple[CaseResult, Number]]:
     """The cases to draw, in their order: those that fail and those with the largest values."""
     order = sorted(range(len(values)), key=lambda at: (values[at][0].passed, -_rank(values[at][1])))
     return [values[at] for at in sorted(order[:CASES_SHOWN])]

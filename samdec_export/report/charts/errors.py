@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from samdec_export.core.results import Histogram
 from samdec_export.report.charts.scales import WIDTH, Tick
-from samdec_export.report.document import Histogram
 from samdec_export.report.figures import number, percent
 
 __all__ = ["Bar", "ErrorsChart", "errors_chart"]
 
-LEFT, RIGHT, TOP, BASE, FOOT = 14.0, WIDTH - 14.0, 18.0, 130.0, 20.0
+LEFT, RIGHT, TOP, BASE, FOOT = 18.0, WIDTH - 18.0, 18.0, 130.0, 20.0
 TICKS = 5
 
 

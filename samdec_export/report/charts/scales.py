@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from samdec_export.report.document import Number
+from samdec_export.core.results import Number
 
 __all__ = ["WIDTH", "LogScale", "Tick"]
 

@@ -1,0 +1,169 @@
+"""What the stages of a run found out, as the ledger keeps it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from samdec_export.backends.tensorrt.engine_file import EngineFile, EngineRecord
+from samdec_export.core.dtypes import Precision
+from samdec_export.core.plain import from_plain, to_plain
+from samdec_export.core.results import MaskPair
+from samdec_export.report.compared import Comparison
+from samdec_export.report.made import ArtifactEntry, Checkpoint
+from samdec_export.report.measured import RangeRow, Timing
+
+if TYPE_CHECKING:
+    from samdec_export.core.artifact import Artifact
+    from samdec_export.parity.comparisons import Validated
+
+__all__ = ["BenchResult", "EngineResult", "FileResult", "ParityResult", "StageResult"]
+
+R = TypeVar("R", bound="StageResult")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StageResult:
+    """Of a stage that makes files and finds nothing else out."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return a JSON object that `from_json` reads back."""
+        found: dict[str, Any] = to_plain(self)
+        return found
+
+    @classmethod
+    def from_json(cls: type[R], data: Mapping[str, Any]) -> R:
+        """Read what `to_json` wrote.
+
+        Raises:
+            KeyError, TypeError, ValueError: `data` is not such an object.
+        """
+        return from_plain(cls, data)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileResult(StageResult):
+    """An ONNX file.
+
+    Args:
+        entry: What a report says of it.
+        model: Name in the registry.
+        graph: Graph contract.
+        parent: SHA-256 of the file that it was converted from; empty for the fp32 file.
+        checkpoint: Where its weights came from.
+        ranges: Of a converted file: what the fp32 file's tensors held.
+    """
+
+    entry: ArtifactEntry
+    model: str
+    graph: str
+    parent: str
+    checkpoint: Checkpoint
+    ranges: tuple[RangeRow, ...] = ()
+
+    @classmethod
+    def of(
+        cls,
+        artifact: Artifact,
+        operators: Mapping[str, int],
+        products: Mapping[str, float] | None = None,
+        ranges: tuple[RangeRow, ...] = (),
+    ) -> FileResult:
+        """Return what a report says of a file that a stage wrote."""
+        record = artifact.record
+        entry = ArtifactEntry(
+            name=artifact.path.name,
+            kind="onnx",
+            precision=record.precision,
+            file=artifact.path.name,
+            bytes=artifact.path.stat().st_size,
+            sha256=artifact.sha256,
+            status="validated",
+            operators=operators,
+            casts=operators.get("Cast", 0),
+            products=products,
+            kept=record.kept or None,
+            details={"opset": str(record.opset), "arrangement": record.arrangement, "masks": record.masks},
+        )
+        checkpoint = Checkpoint(**to_plain(record.checkpoint))
+        return cls(
+            entry=entry,
+            model=record.model,
+            graph=record.graph,
+            parent=record.parent,
+            checkpoint=checkpoint,
+            ranges=ranges,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineResult(StageResult):
+    """A built engine: its file's name, SHA-256 and bytes, and its record."""
+
+    file: str
+    sha256: str
+    bytes: int
+    record: EngineRecord
+
+    @classmethod
+    def of(cls, engine: EngineFile) -> EngineResult:
+        """Return what is known of an engine that a stage built."""
+        size = engine.path.stat().st_size
+        return cls(file=engine.path.name, sha256=engine.sha256, bytes=size, record=engine.record)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return a JSON object that `from_json` reads back."""
+        return {"file": self.file, "sha256": self.sha256, "bytes": self.bytes, "record": self.record.to_json()}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> EngineResult:
+        """Read what `to_json` wrote.
+
+        Raises:
+            KeyError, TypeError, ValueError: `data` is not such an object.
+        """
+        return cls(**{**data, "record": EngineRecord.from_json(data["record"])})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ParityResult(StageResult):
+    """The comparisons of a file.
+
+    Args:
+        file: Its name.
+        comparisons: What each found.
+        masks: The worst masks.
+        notes: What could not be compared, and why.
+        obstacle: Why an engine that fits this machine was not run after all; empty where it was.
+    """
+
+    file: str
+    comparisons: tuple[Comparison, ...] = ()
+    masks: tuple[MaskPair, ...] = ()
+    notes: tuple[str, ...] = ()
+    obstacle: str = ""
+
+    @classmethod
+    def of(cls, done: Validated, file: str, precision: Precision) -> ParityResult:
+        """Return what a validation found.
+
+        Args:
+            done: The validation, with evidence.
+            file: The name of the file that was judged.
+            precision: Whose limits it was judged by.
+        """
+        return cls(
+            file=file,
+            comparisons=tuple(Comparison.of(result, file, precision) for result in done.results),
+            masks=tuple(replace(mask, artifact=file) for result in done.results for mask in result.masks),
+            notes=tuple(f"{file}: {note}" for note in done.notes),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BenchResult(StageResult):
+    """Measured times, and the threads of each candidate."""
+
+    threads: int
+    timings: tuple[Timing, ...]
