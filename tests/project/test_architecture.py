@@ -28,7 +28,7 @@ THIRD_PARTIES: dict[str, tuple[str, ...]] = {
     "typer": ("cli/",),
     "rich": ("cli/", "core/log.py"),
     "numpy": (
-        *("core/feeds.py", "backends/", "parity/", "bench/", "core/masks.py", "serving/client.py"),
+        *("core/feeds.py", "backends/", "parity/", "bench/", "core/masks.py", "report/masks.py", "serving/client.py"),
         *("models/sam/decoder.py", "export/cost.py", "precision/ranges.py", "precision/convolution_products.py"),
     ),
     "pydantic": ("report/", "run/"),
@@ -99,9 +99,9 @@ def offered(path: Path) -> list[str]:
 def third_parties(path: Path) -> Iterator[str]:
     """Every module of others that a file imports when it runs: types alone are free."""
     tree = ast.parse(path.read_text())
-    for node in [node for node in ast.walk(tree) if isinstance(node, ast.If)]:
-        if "TYPE_CHECKING" in ast.unparse(node.test):
-            node.body = []
+    for guard in [node for node in ast.walk(tree) if isinstance(node, ast.If)]:
+        if "TYPE_CHECKING" in ast.unparse(guard.test):
+            guard.body = []
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
