@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, TypeAlias
 
-__all__ = ["Axis", "Content", "DType", "Dim", "Scaled", "Signature", "TensorSpec"]
+__all__ = ["Axis", "Content", "DType", "Dim", "Scaled", "Signature", "TensorSpec", "axis_size"]
 
 DType: TypeAlias = Literal["float32", "float16", "int64"]
 

@@ -11,7 +11,7 @@ from samdec_export.core.errors import GraphError
 from samdec_export.core.signature import Signature
 from samdec_export.export.onnx_file import differences, load
 
-__all__ = ["lint"]
+__all__ = ["MAX_RANK", "lint"]
 
 FORBIDDEN = {
     "OneHot": "TensorRT refuses it (repeat_interleave makes it)",

@@ -12,7 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 from samdec_export.core.dtypes import FORMATS, Precision
 from samdec_export.export.dataflow import Dataflow, load_fp32
 
-__all__ = ["autocast"]
+__all__ = ["MOVES", "autocast"]
 
 MOVES = frozenset(
     {
