@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from samdec_export.core import interrupts
 from samdec_export.core.artifact import Artifact, Record, publish
 from samdec_export.core.log import step
-from samdec_export.core.packages import SIMPLIFY, tool_versions
+from samdec_export.core.packages import EXPORT, SIMPLIFY, tool_versions
 
 if TYPE_CHECKING:
     from torch import nn
@@ -65,8 +65,7 @@ def simplify_graph(traced: Path, scratch: Path, out: Path) -> Simplified:
     from samdec_export.export.simplify import simplify
 
     before, draft = describe(traced), scratch / "simplified.onnx"
-    record = Record.from_metadata(before.metadata, traced)
-    record = replace(record, tools={**record.tools, **tool_versions(*SIMPLIFY)})
+    record = replace(Record.from_metadata(before.metadata, traced), tools=tool_versions(*EXPORT, *SIMPLIFY))
     with step("Simplifying"):
         simplify(traced, draft)
         if record.opset == 17:
