@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import onnx
@@ -31,7 +31,9 @@ from samdec_export.run.config import RunConfig
 from samdec_export.run.document import Results, build_document
 from samdec_export.run.job import Job, Weights
 from samdec_export.run.ledger import Entry
-from samdec_export.run.results import BenchResult, EngineResult, FileResult, ParityResult, R, StageResult
+from samdec_export.run.results import BenchResult, EngineResult, FileResult, ParityResult, StageResult
+
+R = TypeVar("R", bound=StageResult)
 
 COMMAND = "samdec-export run gate.yaml"
 ENGINE = "sam_tiny.decoder.fp32.sm86-sm89.engine"

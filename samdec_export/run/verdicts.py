@@ -40,8 +40,9 @@ def judge_comparison(comparison: Comparison) -> Iterator[Verdict]:
 def judge_weights(artifact: str, comparisons: Iterable[Comparison]) -> Verdict:
     """Whether a file was made from the checkpoint that it was compared with."""
     findings = [finding for comparison in comparisons for finding in comparison.findings]
-    told = f"{artifact} does not belong to this checkpoint: {'; '.join(findings)}."
-    sentence = told if findings else f"{artifact} has the decoder weights of the checkpoint."
+    sentence = f"{artifact} has the decoder weights of the checkpoint."
+    if findings:
+        sentence = f"{artifact} does not belong to this checkpoint: {'; '.join(findings)}."
     return Verdict(passed=not findings, threshold="checkpoint", artifact=artifact, sentence=sentence)
 
 
@@ -171,14 +172,14 @@ def judge_origin(artifact: str, kind: Origin, found: str | None, expected: str |
         expected: The hash that it should name.
     """
     passed = found == expected
-    told = (
+    outcome = (
         "as it should be" if passed else f"not {(expected or 'none')[:12]} as in this run: it was made from another one"
     )
     return Verdict(
         passed=passed,
         threshold=f"origin.{kind}",
         artifact=artifact,
-        sentence=f"{artifact} names {ORIGINS[kind]} {(found or 'none')[:12]}, {told}.",
+        sentence=f"{artifact} names {ORIGINS[kind]} {(found or 'none')[:12]}, {outcome}.",
     )
 
 

@@ -21,7 +21,9 @@ from PIL import Image
 
 from samdec_export.core.errors import UsageError
 from samdec_export.core.masks import pack_mask, unpack_mask
+from samdec_export.core.results import Limit
 from samdec_export.report import render as reports
+from samdec_export.report.charts.cases import case_charts
 from samdec_export.report.document import Document, Stage, Verdict
 from samdec_export.report.github import append_summary, in_actions, workflow_commands
 from samdec_export.report.html import to_html
@@ -204,6 +206,20 @@ def test_a_long_report_stays_small(failing: Document) -> None:
     assert "the worst 40 of 800 cases" in text
     assert "740 more in the report&#39;s JSON" in text.replace("'", "&#39;")
     assert len(Page(text).of("img")) == 3, "the masks that have room"
+
+
+def test_a_case_that_its_floor_let_pass_says_so(passing: Document) -> None:
+    first = passing.comparisons[0]
+    case = first.cases[0]
+    limits = {"masks": Limit(relative=0.25, margin=0.25, floor=0.0625), **dict([*case.limits.items()][1:])}
+    rough = replace(first, cases=(replace(case, limits=limits), *first.cases[1:]), allowed={"masks": 0.25})
+    note = "(the reference is itself 0.0625 from float64 here: 0.25 is allowed)"
+    assert note in Page(to_html(replace(passing, comparisons=(rough,)))).text
+    assert "from float64 here" not in Page(to_html(passing)).text
+    for comparison in (first, rough):
+        chart = case_charts(comparison)[0]
+        assert chart.limit is not None
+        assert chart.limit.label == "allowed 1e-5", "what is asked of every case"
 
 
 def test_masks_are_drawn_pixel_by_pixel(failing: Document) -> None:
