@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 
 from samdec_export import api
 from samdec_export.core.artifact import tool_versions
-from samdec_export.core.options import Conversion, GraphOptions
+from samdec_export.core.options import GraphOptions
 from samdec_export.models.checkpoint import LoadedModel, load_model
+from samdec_export.precision.options import Conversion
 from samdec_export.report.document import Document
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -71,7 +72,7 @@ def export(tmp_path_factory: pytest.TempPathFactory) -> Export:
     @functools.cache
     def cached(opset: int = 20, **options: Any) -> api.Exported:
         out = tmp_path_factory.mktemp("export")
-        return api.export(None, "sam_tiny", options=GraphOptions(**options), opset=opset, out=out, validate=False)
+        return api.export(None, "sam_tiny", options=GraphOptions(opset=opset, **options), out=out, validate=False)
 
     return cached
 

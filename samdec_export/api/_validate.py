@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Final
 
 from samdec_export.backends.candidates import Subject, open_subject
 from samdec_export.core import interrupts
@@ -13,12 +14,17 @@ from samdec_export.core.feeds import NamedFeeds
 from samdec_export.core.files import FilePath, as_path, optional_path
 from samdec_export.core.options import Provider, SweepName
 from samdec_export.parity.cases import only_case, outside_ranges, range_notes, select_cases
-from samdec_export.parity.comparisons import Validated, comparisons_of, judge, replay_words
+from samdec_export.parity.comparisons import Validated, comparisons_of, judge
 from samdec_export.parity.golden import open_golden
+from samdec_export.parity.options import SweepOptions
 from samdec_export.parity.references import Reference, eager_references, golden_reference
+from samdec_export.parity.replay import Replay
 from samdec_export.parity.validate import Comparison
 
 __all__ = ["validate"]
+
+WIDEST: Final[SweepName] = "full"
+"""How wide a validation of its own goes, which a deployment waits for; those on the way go as is declared."""
 
 
 def validate(
@@ -42,7 +48,7 @@ def validate(
         outputs: What an engine answered elsewhere, as Polygraphy writes it, to be judged instead of running `file`.
         feeds: Recorded inputs instead of a sweep: an `.npz` file, or Polygraphy's `.json`.
         case: The only case to run, by name.
-        seed: What the inputs follow from; None for 0.
+        seed: Seed of the generated inputs; None for 0.
         sweep: How wide to go; None for `full`. An engine's sweep stays within its profiles.
         provider: Where ONNX Runtime runs; None for the CPU.
 
@@ -55,11 +61,11 @@ def validate(
     path, weights, recorded = as_path(file), optional_path(checkpoint), optional_path(feeds)
     answers, elsewhere = optional_path(golden), optional_path(outputs)
     if answers is not None:
-        _refuse_beside_golden({"--ckpt": weights, "--feeds": recorded, "--seed": seed, "--sweep": sweep})
+        _refuse_beside_golden({"checkpoint": weights, "feeds": recorded, "seed": seed, "sweep": sweep})
     subject = open_subject(path, provider)
     artifact = subject.artifact
     kept = open_golden(answers) if answers else None
-    seed, width = seed or 0, sweep or "full"
+    seed, width = SweepOptions.seed if seed is None else seed, sweep or WIDEST
     cases = (
         kept.cases()
         if kept
@@ -79,17 +85,25 @@ def validate(
     else:
         comparisons, notes = comparisons_of(subject, references)
     notes += left_out + (range_notes(artifact.record, chosen) if answers or recorded else ())
-    words = replay_words(path, weights, seed, recorded, width, answers, elsewhere)
-    words += ["--provider", provider] if provider else []
-    return judge(artifact, comparisons, chosen, words, references[-1].findings, notes)
+    replay = Replay(
+        file=path,
+        checkpoint=weights,
+        outputs=elsewhere,
+        golden=answers,
+        feeds=recorded,
+        seed=seed,
+        sweep=width,
+        provider=provider,
+    )
+    return judge(artifact, comparisons, chosen, replay, references[-1].findings, notes)
 
 
 def _refuse_beside_golden(options: Mapping[str, object]) -> None:
-    given = [option for option, value in options.items() if value is not None]
+    given = [f"{{{name}}}" for name, value in options.items() if value is not None]
     if given:
         raise UsageError(
-            f"--golden brings inputs and reference with it: {', '.join(given)} would have no effect.",
-            "Leave that out; --case picks one of the golden's cases.",
+            f"{{golden}} brings inputs and reference with it: {', '.join(given)} would have no effect.",
+            "Leave that out; {case} picks one of the golden's cases.",
         )
 
 

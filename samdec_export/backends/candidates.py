@@ -103,7 +103,7 @@ def open_subject(path: Path, provider: Provider | None = None) -> Subject:
         _require_provider(subject.provider)
         return subject
     if provider is not None:
-        raise UsageError(f"{path} is an engine: ONNX Runtime does not run it.", "Leave out --provider.")
+        raise UsageError(f"{path} is an engine: ONNX Runtime does not run it.", "Leave out {provider}.")
     engine = open_engine(path)
     _require_machine(engine)
     return Subject(artifact=Artifact(path=path, record=engine.record.source, sha256=engine.sha256), engine=engine)

@@ -36,6 +36,9 @@ METADATA_PREFIX = "samdec_export."
 EXPORT_TOOLS = ("samdec-export", "torch", "onnx", "onnxscript", "onnxslim")
 """Packages whose versions decide the bytes of an exported file."""
 
+FORMER_NAMES = {"keep": "keep_fp32", "all_products": "all_matmuls"}
+"""Of choices in the conversions of older records."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CheckpointRef:
@@ -91,12 +94,16 @@ class Record:
             dynamic_grid=self.dynamic_grid,
             arrangement=self.arrangement,
             ranges=self.signature.dims,
+            opset=self.opset,
         )
 
     @property
     def precision_label(self) -> str:
-        """In the names of files: such as `fp16`, or `fp16.all-products` where every matrix product had to be."""
-        return self.precision + (".all-products" if self.conversion.get("all_products") else "")
+        """In the names of files: such as `fp16`, or `fp16.all-products` where every matmul had to be.
+
+        The names of files outlive those of choices: this one is of when `all_matmuls` was called otherwise.
+        """
+        return self.precision + (".all-products" if self.conversion.get("all_matmuls") else "")
 
     @property
     def file_name(self) -> str:
@@ -122,7 +129,8 @@ class Record:
         fields = {name: data[name] for name in cls.__slots__}
         _check_choices(data)
         fields["choices"] = tuple(data["choices"])
-        fields |= {name: dict(data[name]) for name in ("tools", "kept", "conversion")}
+        fields |= {name: dict(data[name]) for name in ("tools", "kept")}
+        fields["conversion"] = {FORMER_NAMES.get(name, name): value for name, value in data["conversion"].items()}
         fields["checkpoint"] = CheckpointRef(**data["checkpoint"])
         fields["signature"] = Signature.from_json(data["signature"])
         record = cls(**fields)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from samdec_export.backends.tensorrt.options import EngineName
 from samdec_export.core.artifact import Artifact
+from samdec_export.core.choices import options_of
 from samdec_export.core.dtypes import FORMATS, LowPrecision, Precision
 from samdec_export.core.errors import DependencyError
 from samdec_export.core.files import staging, write_text
@@ -177,7 +178,8 @@ def _compared(job: Job, exported: Entry, subject: Subject, precision: Precision)
     from samdec_export.core.feeds import typed_feeds
     from samdec_export.export.onnx_file import open_artifact
     from samdec_export.parity.cases import select_cases
-    from samdec_export.parity.comparisons import check, replay_words
+    from samdec_export.parity.comparisons import check
+    from samdec_export.parity.replay import Replay
     from samdec_export.run.evidence import found_by
 
     asked, artifact = job.config.parity, subject.artifact
@@ -185,7 +187,7 @@ def _compared(job: Job, exported: Entry, subject: Subject, precision: Precision)
     within = subject.signatures if subject.engine else ()
     inputs = select_cases(source, feeds=asked.feeds, seed=asked.seed, sweep=asked.sweep, within=within)
     cases = [typed_feeds(case, artifact.record.signature) for case in inputs]
-    replay = replay_words(artifact.path, job.config.checkpoint, asked.seed, asked.feeds, asked.sweep)
+    replay = options_of(Replay, asked, file=artifact.path, checkpoint=job.config.checkpoint)
     tolerance = job.config.gate.tolerance(precision)
     done = check(artifact, job.weights.loaded, cases, replay, subject, tolerance=tolerance, evidence=True)
     return found_by(done, artifact.path.name, precision)
