@@ -57,8 +57,12 @@ def _option(choice: Choice, **own: Any) -> Any:
 
 
 def _limits(choice: Choice) -> dict[str, Any]:
-    """Return closed bounds of a number; the rest, and those of each of several, are checked where they are declared."""
-    if choice.text or not all(isinstance(bound, Ge | Le) for bound in choice.bounds):
+    """Return the bounds of a whole number; those of others are checked where they are declared."""
+    if (
+        choice.text
+        or isinstance(choice.default, float)
+        or not all(isinstance(bound, Ge | Le) for bound in choice.bounds)
+    ):
         return {}
     limits: dict[str, Any] = {}
     for bound in choice.bounds:

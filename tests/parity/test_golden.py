@@ -180,7 +180,7 @@ def test_kept_inputs_need_no_generator(
     assert api.validate(path, golden=kept).result.passed
     with pytest.raises(UsageError, match=r"cannot be had again: NumPy .* draws others than .*") as caught:
         api.validate(path, golden=recorded)
-    assert "--keep-inputs" in caught.value.advice
+    assert "keep_inputs" in caught.value.advice
 
 
 def test_other_weights_fail(tmp_path: Path, export: Export, recorded: Path) -> None:

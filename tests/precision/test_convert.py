@@ -331,7 +331,7 @@ def test_bad_input_ends_in_one_line(export: Export, tmp_path: Path, capsys: pyte
         (2, "Name one precision", (source,)),
         (2, "Name one precision", (source, "--fp16", "--bf16")),
         (2, "--io fp16 does not go with", (source, "--bf16", "--io", "fp16")),
-        (2, "is not a share", (source, "--fp16", "--max-flips", "3")),
+        (2, "is not below 1", (source, "--fp16", "--max-flips", "3")),
         (2, "is below 1", (source, "--fp16", "--margin", "0")),
         (2, "Leave one of them out", (source, "--fp16", "--all-products", "--max-flips", "0.1")),
     ]
