@@ -87,7 +87,7 @@ def _export(model: str, out: Path) -> Iterator[Step]:
         named = source or ("--model", model)
         words = ("onnx", *named, "--graph", graph, "--out", str(out), "--json")
         yield Step(name=name, words=(*COMMAND, *words), needs=needs)
-        check = ("validate", str(file), *source[:2], "--provider", "cuda", "--sweep", "quick", "--json", "-")
+        check = ("validate", str(file), *source[:2], "--provider", "cuda", "--sweep", "quick", "--json")
         yield Step(name=f"{name} ort-cuda validate", words=(*COMMAND, *check), needs=(name,))
 
 
@@ -103,7 +103,7 @@ def _engine(model: str, engine: EngineName, graph: str, precision: str, target: 
     onnx = source if precision == "fp32" else source.with_name(f"{model}.{graph}.{precision}.onnx")
     link = (sys.executable, __file__, "--beside", str(onnx), str(folder))
     yield Step(name=f"{name} onnx", words=link, needs=(f"{name} build",))
-    check = ("validate", built, *checkpoint, "--sweep", "quick", "--json", "-")
+    check = ("validate", built, *checkpoint, "--sweep", "quick", "--json")
     yield Step(name=f"{name} validate", words=(*COMMAND, *check), needs=(f"{name} onnx",))
     timed = (built, *((f"{onnx}@ort-cuda",) if precision != "bf16" else ()))
     yield Step(name=f"{name} bench", words=(*COMMAND, "bench", *timed, *WORKLOADS, "--json"), needs=(f"{name} build",))

@@ -115,12 +115,12 @@ JSON: Final[dict[str, str]] = {
     "convert --fp16": CONVERSIONS["sam_tiny, decoder fp16"][0],
     "convert --bf16": CONVERSIONS["sam_toy, decoder bf16"][0],
     "convert, not validated": CONVERSIONS["sam_tiny, prompts fp16"][0],
-    "validate fp32": "validate tiny/sam_tiny.decoder.onnx --sweep quick --json -",
-    "validate fp16": "validate tiny/sam_tiny.decoder.fp16.onnx --sweep quick --json -",
-    "validate, fails": "validate changed.onnx --sweep quick --json -",
-    "validate, another checkpoint": "validate toy/sam_toy.decoder.onnx --ckpt other.safetensors --sweep quick --json -",
-    "validate --golden": "validate tiny/sam_tiny.decoder.fp16.onnx --golden tiny.npz --json -",
-    "validate --case": "validate tiny/sam_tiny.decoder.onnx --case batch=1,points=2 --json -",
+    "validate fp32": "validate tiny/sam_tiny.decoder.onnx --sweep quick --json",
+    "validate fp16": "validate tiny/sam_tiny.decoder.fp16.onnx --sweep quick --json",
+    "validate, fails": "validate changed.onnx --sweep quick --json",
+    "validate, another checkpoint": "validate toy/sam_toy.decoder.onnx --ckpt other.safetensors --sweep quick --json",
+    "validate --golden": "validate tiny/sam_tiny.decoder.fp16.onnx --golden tiny.npz --json",
+    "validate --case": "validate tiny/sam_tiny.decoder.onnx --case batch=1,points=2 --json",
     "record": RECORD,
     "golden": "golden tiny.npz --json",
     "inspect fp32": "inspect tiny/sam_tiny.prompts.onnx --json",
@@ -200,7 +200,7 @@ ERRORS: Final[tuple[tuple[str, bool], ...]] = tuple(
             validate plain.onnx
             validate any.onnx --seed -1
             validate any.onnx --provider tpu
-            validate any.onnx --json folder
+            validate any.onnx --report folder
             validate any.onnx --golden any.npz --ckpt any.pt
             validate any.onnx --golden any.npz --sweep quick --seed 1
             validate nowhere.engine
@@ -319,7 +319,7 @@ ERRORS: Final[tuple[tuple[str, bool], ...]] = tuple(
             validate tiny/sam_tiny.decoder.onnx --feeds object.json
             validate tiny/sam_tiny.decoder.onnx --ckpt toy.safetensors --sweep quick
             validate tiny/sam_tiny.decoder.onnx --ckpt strange.safetensors
-            validate tiny/sam_tiny.decoder.onnx --json tiny/sam_tiny.decoder.onnx
+            validate tiny/sam_tiny.decoder.onnx --report tiny/sam_tiny.decoder.onnx
             validate tiny/sam_tiny.decoder.onnx --golden nowhere.npz
             validate tiny/sam_tiny.decoder.onnx --golden cut.npz
             validate tiny/sam_tiny.decoder.onnx --golden strange.npz

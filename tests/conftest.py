@@ -19,11 +19,12 @@ from shared import made_once
 from torch import nn
 
 from samdec_export import api
-from samdec_export.core.options import Conversion, GraphOptions
+from samdec_export.core.options import GraphOptions
 from samdec_export.core.packages import tool_versions
 from samdec_export.core.signature import Signature
 from samdec_export.export import trace
 from samdec_export.models.checkpoint import LoadedModel, load_model
+from samdec_export.precision.options import Conversion
 from samdec_export.report.document import Document
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -105,12 +106,12 @@ def export(tmp_path_factory: pytest.TempPathFactory) -> Export:
 
     @functools.cache
     def cached(opset: int = 20, **options: Any) -> api.Exported:
-        asked = GraphOptions(**options)
+        asked = GraphOptions(opset=opset, **options)
 
         def make(out: Path) -> api.Exported:
-            return api.export(None, "sam_tiny", options=asked, opset=opset, out=out, validate=False)
+            return api.export(None, "sam_tiny", options=asked, out=out, validate=False)
 
-        folder, made = made_once(tmp_path_factory, f"export {opset} {asked}", make)
+        folder, made = made_once(tmp_path_factory, f"export {asked}", make)
         return replace(made, artifact=replace(made.artifact, path=folder / made.artifact.path.name))
 
     return cached

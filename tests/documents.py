@@ -23,6 +23,7 @@ from samdec_export.export.onnx_file import describe, open_artifact
 from samdec_export.models.checkpoint import load_for
 from samdec_export.parity.cases import select_cases
 from samdec_export.parity.comparisons import check
+from samdec_export.parity.replay import Replay
 from samdec_export.precision.audit import audit
 from samdec_export.report.document import Document
 from samdec_export.report.measured import RangeRow, Timing
@@ -109,7 +110,9 @@ def compared(path: Path, precision: Precision) -> ParityResult:
     candidate = open_candidate(path)
     artifact = candidate.artifact
     cases = select_cases(artifact.record, sweep="quick")
-    done = check(artifact, load_for(artifact, None), cases, ["samdec-export"], candidate, evidence=True)
+    done = check(
+        artifact, load_for(artifact, None), cases, Replay(file=path, seed=0, sweep="quick"), candidate, evidence=True
+    )
     return ParityResult.of(done, path.name, precision)
 
 

@@ -4,9 +4,9 @@
 
     api.export("sam_b.pt", out="artifacts").artifact.path
 
-Each function is one command and returns the frozen dataclass that the command prints; `to_json()` of it is what
-`--json` gives. Expected failures are raised as subclasses of `SamdecError`. A failed validation is a result, not an
-exception: `require()` makes one of it. Nothing is printed, and progress is logged under `samdec_export`. Names are
+Each function is one command and returns the frozen dataclass that the command prints; `to_json()` of it is what the
+command gives as JSON. Expected failures are raised as subclasses of `SamdecError`. A failed validation is a result, not
+an exception: `require()` makes one of it. Nothing is printed, and progress is logged under `samdec_export`. Names are
 looked up when they are first used: importing this module imports neither torch nor onnx.
 """
 
@@ -16,8 +16,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from samdec_export.backends.tensorrt.options import BuildOptions
+from samdec_export.bench.options import BenchOptions
 from samdec_export.core.errors import SamdecError, UsageError, ValidationError
-from samdec_export.core.options import Conversion, GraphOptions
+from samdec_export.core.options import GraphOptions
+from samdec_export.parity.options import CaseOptions
+from samdec_export.precision.options import Conversion, ConvertOptions
 from samdec_export.serving.options import ServingOptions
 
 if TYPE_CHECKING:
@@ -27,8 +30,8 @@ if TYPE_CHECKING:
     from samdec_export.api._export import Exported, export
     from samdec_export.api._golden import golden
     from samdec_export.api._ranges import ranges
-    from samdec_export.api._report import Reported, report
-    from samdec_export.api._run import config, run
+    from samdec_export.api._report import Reported, report, report_schema
+    from samdec_export.api._run import config, config_schema, config_text, run
     from samdec_export.api._validate import validate
     from samdec_export.backends.doctor import Diagnosis
     from samdec_export.backends.doctor import diagnose as doctor
@@ -36,7 +39,9 @@ if TYPE_CHECKING:
     from samdec_export.backends.tensorrt.index import EngineEntry
     from samdec_export.backends.tensorrt.index import list_engines as engines
     from samdec_export.bench.side_by_side import Benchmarked
+    from samdec_export.core.results import CaseResult, ValidationResult
     from samdec_export.export.inspection import Inspected, inspect
+    from samdec_export.export.onnx_file import GraphSummary
     from samdec_export.models.registry import ModelSpec
     from samdec_export.models.registry import list_models as models
     from samdec_export.parity.comparisons import Validated
@@ -47,16 +52,21 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Audited",
+    "BenchOptions",
     "Benchmarked",
     "BuildOptions",
     "Bundled",
+    "CaseOptions",
+    "CaseResult",
     "Conversion",
+    "ConvertOptions",
     "Converted",
     "Diagnosis",
     "EngineBuilt",
     "EngineEntry",
     "Exported",
     "GraphOptions",
+    "GraphSummary",
     "Inspected",
     "ModelSpec",
     "Ran",
@@ -67,10 +77,13 @@ __all__ = [
     "UsageError",
     "Validated",
     "ValidationError",
+    "ValidationResult",
     "bench",
     "build_engine",
     "bundle",
     "config",
+    "config_schema",
+    "config_text",
     "convert",
     "doctor",
     "engines",
@@ -81,6 +94,7 @@ __all__ = [
     "ranges",
     "record",
     "report",
+    "report_schema",
     "run",
     "validate",
 ]
@@ -89,21 +103,26 @@ WHERE = {
     "Audited": "precision.audit",
     "Benchmarked": "bench.side_by_side",
     "Bundled": "serving.bundle",
+    "CaseResult": "core.results",
     "Converted": "api._convert",
     "Diagnosis": "backends.doctor",
     "EngineBuilt": "backends.tensorrt.engine",
     "EngineEntry": "backends.tensorrt.index",
     "Exported": "api._export",
+    "GraphSummary": "export.onnx_file",
     "Inspected": "export.inspection",
     "ModelSpec": "models.registry",
     "Ran": "run.flow",
     "Recorded": "parity.record",
     "Reported": "api._report",
     "Validated": "parity.comparisons",
+    "ValidationResult": "core.results",
     "bench": "api._bench",
     "build_engine": "api._engine",
     "bundle": "serving.bundle",
     "config": "api._run",
+    "config_schema": "api._run",
+    "config_text": "api._run",
     "convert": "api._convert",
     "doctor": "backends.doctor:diagnose",
     "engines": "backends.tensorrt.index:list_engines",
@@ -114,6 +133,7 @@ WHERE = {
     "ranges": "api._ranges",
     "record": "parity.record",
     "report": "api._report",
+    "report_schema": "api._report",
     "run": "api._run",
     "validate": "api._validate",
 }

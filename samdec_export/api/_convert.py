@@ -10,10 +10,13 @@ from samdec_export.core.artifact import Artifact
 from samdec_export.core.dtypes import LowPrecision
 from samdec_export.core.feeds import FeedsCache, typed_feeds
 from samdec_export.core.files import FilePath, as_path, optional_path
-from samdec_export.core.options import Conversion, SweepName
+from samdec_export.core.options import SweepName
 from samdec_export.parity.cases import range_notes, select_cases
-from samdec_export.parity.comparisons import Validated, check, replay_words
+from samdec_export.parity.comparisons import Validated, check
+from samdec_export.parity.options import SweepOptions
+from samdec_export.parity.replay import Replay
 from samdec_export.precision.convert import ConvertedFile, convert_file, open_fp32
+from samdec_export.precision.options import Conversion
 
 __all__ = ["Converted", "convert"]
 
@@ -42,7 +45,7 @@ def convert(
     *,
     out: FilePath | None = None,
     feeds: FilePath | None = None,
-    sweep: SweepName = "quick",
+    sweep: SweepName = SweepOptions.sweep,
     validate: bool = True,
 ) -> Converted:
     """Convert an exported fp32 file to fp16 or bf16, and compare the result with eager fp32.
@@ -73,7 +76,7 @@ def convert(
     if loaded is None:
         return Converted(file=done, validated=None)
     signature = done.artifact.record.signature
-    replay = replay_words(done.artifact.path, weights, feeds=recorded, sweep=sweep)
+    replay = Replay(file=done.artifact.path, checkpoint=weights, feeds=recorded, seed=SweepOptions.seed, sweep=sweep)
     notes = range_notes(source.record, cases) if recorded else ()
     validated = check(done.artifact, loaded, [typed_feeds(case, signature) for case in cases], replay, notes=notes)
     return Converted(file=done, validated=validated)

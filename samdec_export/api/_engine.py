@@ -16,12 +16,10 @@ from samdec_export.core.dtypes import LowPrecision
 from samdec_export.core.errors import NoRecordError, UsageError
 from samdec_export.core.files import FilePath, as_path, optional_path, staging
 from samdec_export.core.log import log
-from samdec_export.core.options import Conversion
+from samdec_export.core.options import ExportOptions
+from samdec_export.precision.options import Conversion
 
 __all__ = ["build_engine"]
-
-ARTIFACTS = Path("artifacts")
-"""Where an export is looked for if no file is named."""
 
 
 def build_engine(
@@ -35,7 +33,7 @@ def build_engine(
     """Build a TensorRT or TensorRT-RTX engine of an exported or converted file, and check the precision that it got.
 
     Args:
-        file: The ONNX file; None for the one export in `artifacts`.
+        file: The ONNX file; None for the one export in the folder that exports go to.
         options: Engine, GPU generations, profiles and settings.
         checkpoint: What it was exported from, to validate a conversion with; None not to.
         precision: What the file is converted to first, unless it is that already; None to take it as it is.
@@ -50,7 +48,7 @@ def build_engine(
     """
     from samdec_export.export.onnx_file import open_artifact
 
-    source = open_artifact(select_onnx(ARTIFACTS) if file is None else as_path(file))
+    source = open_artifact(select_onnx(ExportOptions.out) if file is None else as_path(file))
     plan = plan_build(source, options, precision or source.record.precision)
     target = optional_path(out) or source.path.parent
     with staging(target):
@@ -114,18 +112,19 @@ def typed_for(
     assert precision is not None
     if source.record.precision != "fp32":
         raise UsageError(
-            f"{source.path} is {source.record.precision} already.", f"Leave out --{precision}, or name the fp32 file."
+            f"{source.path} is {source.record.precision} already.",
+            f"Leave out {{precision={precision}}}, or name the fp32 file.",
         )
-    wanted = Conversion(precision=precision, all_products=TURING in targets)
-    if wanted.all_products:
-        log.info("For sm75 no product stays in fp32: docs/numerics.md says what that costs.")
+    wanted = Conversion(precision=precision, all_matmuls=TURING in targets)
+    if wanted.all_matmuls:
+        log.info("For sm75 no matmul stays in fp32: docs/numerics.md says what that costs.")
     can_validate = checkpoint is not None or source.record.checkpoint.file is None
     earlier = _converted_earlier(source, wanted)
     typed = earlier or convert(source.path, wanted, validate=False).artifact
     if can_validate:
         validate(typed.path, checkpoint, sweep="quick").require()
     else:
-        log.info("%s is taken without validation; --ckpt validates it.", typed.path)
+        log.info("%s is taken without validation, which needs the checkpoint.", typed.path)
     return typed
 
 

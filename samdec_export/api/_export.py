@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any
 from samdec_export.core import interrupts
 from samdec_export.core.artifact import Artifact
 from samdec_export.core.files import FilePath, as_path, optional_path, staging
-from samdec_export.core.options import DEFAULT_OPSET, GraphOptions, SweepName
+from samdec_export.core.options import ExportOptions, GraphOptions, SweepName
 from samdec_export.export.to_onnx import simplify_graph, trace_graph
 from samdec_export.parity.cases import select_cases
-from samdec_export.parity.comparisons import Validated, check, replay_words
+from samdec_export.parity.comparisons import Validated, check
+from samdec_export.parity.options import SweepOptions
+from samdec_export.parity.replay import Replay
 
 if TYPE_CHECKING:
     from samdec_export.export.onnx_file import GraphSummary
@@ -43,9 +45,8 @@ def export(
     model: str | None = None,
     *,
     options: GraphOptions = GraphOptions(),  # noqa: B008  # frozen
-    opset: int = DEFAULT_OPSET,
-    out: FilePath = "artifacts",
-    sweep: SweepName = "quick",
+    out: FilePath = ExportOptions.out,
+    sweep: SweepName = SweepOptions.sweep,
     validate: bool = True,
 ) -> Exported:
     """Export a checkpoint's decoder as a simplified ONNX file with a sidecar, and compare it with eager PyTorch.
@@ -54,8 +55,7 @@ def export(
         checkpoint: A checkpoint file or Hugging Face folder; None for the embedded `sam_toy`, or a model that needs
             none.
         model: The model's name, for a checkpoint that does not tell.
-        options: Which graph, with which axes and masks.
-        opset: ONNX opset, 17 to 20.
+        options: Which graph, with which axes and masks, in which opset.
         out: The folder to write to.
         sweep: How wide to validate.
         validate: False to export without comparing. A failed validation is in the result, not raised.
@@ -71,11 +71,11 @@ def export(
     with staging(folder) as scratch:
         loaded = load_model(source, model)
         traced = scratch / "traced.onnx"
-        trace_graph(*graph_to_export(loaded, options, opset), traced)
+        trace_graph(*graph_to_export(loaded, options, options.opset), traced)
         done = simplify_graph(traced, scratch, folder)
     validated = None
     if validate:
         cases = select_cases(done.artifact.record, sweep=sweep)
-        replay = replay_words(done.artifact.path, source, sweep=sweep)
+        replay = Replay(file=done.artifact.path, checkpoint=source, seed=SweepOptions.seed, sweep=sweep)
         validated = check(done.artifact, loaded, cases, replay)
     return Exported(artifact=done.artifact, before=done.before, after=done.after, validated=validated)

@@ -7,6 +7,7 @@ from pathlib import Path
 from samdec_export.core.dtypes import LowPrecision
 from samdec_export.core.files import FilePath, as_path, optional_path
 from samdec_export.core.options import SweepName
+from samdec_export.parity.options import SweepOptions
 from samdec_export.precision.audit import Audited, audit, check_picture, draw
 
 __all__ = ["ranges"]
@@ -18,8 +19,8 @@ def ranges(
     *,
     feeds: FilePath | None = None,
     case: str | None = None,
-    seed: int = 0,
-    sweep: SweepName = "quick",
+    seed: int = SweepOptions.seed,
+    sweep: SweepName = SweepOptions.sweep,
     plot: FilePath | None = None,
 ) -> Audited:
     """Run an exported fp32 file and measure every float32 tensor on the way.

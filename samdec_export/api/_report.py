@@ -9,9 +9,10 @@ from typing import Any
 
 from samdec_export.core.files import FilePath, as_path, optional_path
 from samdec_export.report.document import Document
-from samdec_export.report.render import announce, read, write
+from samdec_export.report.render import announce, read, schema, write
+from samdec_export.report.text import to_lines
 
-__all__ = ["Reported", "report"]
+__all__ = ["Reported", "report", "report_schema"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,6 +22,11 @@ class Reported:
     document: Document
     written: tuple[Path, ...]
     workflow_commands: tuple[str, ...]
+
+    @property
+    def lines(self) -> tuple[str, ...]:
+        """Return the verdict, what breaks or comes nearest to a threshold, and the artifacts, as plain text."""
+        return tuple(to_lines(self.document))
 
     def to_json(self) -> dict[str, Any]:
         """Return the verdict, its headline and the files."""
@@ -57,3 +63,8 @@ def report(
     written = write(document, targets, path)  # type: ignore[arg-type]
     commands = announce(document, os.environ) if github else []
     return Reported(document=document, written=tuple(written), workflow_commands=tuple(commands))
+
+
+def report_schema() -> dict[str, Any]:
+    """Return the JSON Schema of a report."""
+    return schema()

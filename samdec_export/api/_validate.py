@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Final
 
 from samdec_export.backends.candidates import Candidate, open_candidate
 from samdec_export.core.artifact import Artifact
@@ -12,12 +13,17 @@ from samdec_export.core.feeds import FeedsCache, NamedFeeds
 from samdec_export.core.files import FilePath, as_path, optional_path
 from samdec_export.core.options import Provider, SweepName
 from samdec_export.parity.cases import only_case, outside_ranges, range_notes, select_cases
-from samdec_export.parity.comparisons import Validated, comparisons_of, judge, replay_words
+from samdec_export.parity.comparisons import Validated, comparisons_of, judge
 from samdec_export.parity.golden import open_golden
 from samdec_export.parity.measure import Comparison
+from samdec_export.parity.options import SweepOptions
 from samdec_export.parity.references import Reference, references_of
+from samdec_export.parity.replay import Replay
 
 __all__ = ["validate"]
+
+WIDEST: Final[SweepName] = "full"
+"""How wide a validation of its own goes, which a deployment waits for; those on the way go as is declared."""
 
 
 def validate(
@@ -41,7 +47,7 @@ def validate(
         outputs: What an engine answered elsewhere, as Polygraphy writes it, to be judged instead of running `file`.
         feeds: Recorded inputs instead of a sweep: an `.npz` file, or Polygraphy's `.json`.
         case: The only case to run, by name.
-        seed: What the inputs follow from; None for 0.
+        seed: Seed of the generated inputs; None for 0.
         sweep: How wide to go; None for `full`. An engine's sweep stays within its profiles.
         provider: Where ONNX Runtime runs; None for the CPU.
 
@@ -54,11 +60,11 @@ def validate(
     path, weights, recorded = as_path(file), optional_path(checkpoint), optional_path(feeds)
     answers, elsewhere = optional_path(golden), optional_path(outputs)
     if answers is not None:
-        _refuse_beside_golden({"--ckpt": weights, "--feeds": recorded, "--seed": seed, "--sweep": sweep})
+        _refuse_beside_golden({"checkpoint": weights, "feeds": recorded, "seed": seed, "sweep": sweep})
     candidate = open_candidate(path, provider)
     artifact = candidate.artifact
     kept = open_golden(answers) if answers else None
-    seed, width = seed or 0, sweep or "full"
+    seed, width = SweepOptions.seed if seed is None else seed, sweep or WIDEST
     cases = (
         kept.cases()
         if kept
@@ -74,17 +80,25 @@ def validate(
     else:
         comparisons, notes = comparisons_of(candidate, references)
     notes += left_out + (range_notes(artifact.record, chosen) if answers or recorded else ())
-    words = replay_words(path, weights, seed, recorded, width, answers, elsewhere)
-    words += ["--provider", provider] if provider else []
-    return judge(artifact, comparisons, chosen, words, references[-1].findings, notes)
+    replay = Replay(
+        file=path,
+        checkpoint=weights,
+        outputs=elsewhere,
+        golden=answers,
+        feeds=recorded,
+        seed=seed,
+        sweep=width,
+        provider=provider,
+    )
+    return judge(artifact, comparisons, chosen, replay, references[-1].findings, notes)
 
 
 def _refuse_beside_golden(options: Mapping[str, object]) -> None:
-    given = [option for option, value in options.items() if value is not None]
+    given = [f"{{{name}}}" for name, value in options.items() if value is not None]
     if given:
         raise UsageError(
-            f"--golden brings inputs and reference with it: {', '.join(given)} would have no effect.",
-            "Leave that out; --case picks one of the golden's cases.",
+            f"{{golden}} brings inputs and reference with it: {', '.join(given)} would have no effect.",
+            "Leave that out; {case} picks one of the golden's cases.",
         )
 
 

@@ -247,7 +247,7 @@ def open_candidate(path: Path, provider: Provider | None = None) -> Candidate:
         _require_provider(candidate.provider)
         return candidate
     if provider is not None:
-        raise UsageError(f"{path} is an engine: ONNX Runtime does not run it.", "Leave out --provider.")
+        raise UsageError(f"{path} is an engine: ONNX Runtime does not run it.", "Leave out {provider}.")
     engine = open_engine(path)
     _require_machine(engine)
     return Candidate(artifact=Artifact(path=path, record=engine.record.source, sha256=engine.sha256), engine=engine)

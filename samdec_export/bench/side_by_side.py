@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from samdec_export.backends.candidates import BACKENDS, Candidate, FileKind, Timed, file_kind, open_candidate
 from samdec_export.backends.tensorrt.options import profile_for
 from samdec_export.bench.measure import Measurement, Program, Workload, measure
+from samdec_export.bench.options import BenchOptions
 from samdec_export.core.dtypes import Precision
 from samdec_export.core.errors import EngineError, UsageError
 from samdec_export.core.feeds import Case
@@ -117,9 +118,9 @@ def bench_entries(
     workloads: Sequence[Workload],
     *,
     extra: Sequence[Program] = (),
-    threads: int = 2,
+    threads: int = BenchOptions.threads,
     warmups: int = 2,
-    repeats: int = 7,
+    repeats: int = BenchOptions.repeats,
 ) -> Benchmarked:
     """Time files side by side, each on its engine in a process of its own.
 

@@ -40,7 +40,7 @@ def main() -> None:
         run = _matmul(int(path), threads) if kind == "peak" else _candidate(kind, path, checkpoint, threads)
         serve(run)
     except SamdecError as error:
-        print(error, file=sys.stderr)
+        print(error.template, file=sys.stderr)
         sys.exit(error.exit_code)
 
 

@@ -12,6 +12,7 @@ from types import FrameType
 from samdec_export.cli.terminal import printable
 from samdec_export.core.errors import GraphError, SamdecError, UsageError
 from samdec_export.core.interrupts import SIGNALS
+from samdec_export.core.spelling import as_flag
 
 __all__ = ["run"]
 
@@ -55,7 +56,7 @@ def _call(app: Callable[[list[str] | None], object], arguments: list[str] | None
             return _lose_output(stop.__context__)
         return stop.code if isinstance(stop.code, int) else 0
     except SamdecError as error:
-        _complain(str(error))
+        _complain(error.told(as_flag))
         return error.exit_code
     except KeyboardInterrupt:  # typer catches it in a command, not while it starts or ends
         return INTERRUPTED

@@ -1,48 +1,161 @@
-"""What the commands share: options that several take, and how a result is printed."""
+"""Flags made of what is declared: a dataclass of choices in a command's signature becomes a flag for each of them."""
 
 from __future__ import annotations
 
+import functools
+import inspect
 import json
+from collections.abc import Callable, Iterator
+from dataclasses import is_dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, get_type_hints
 
 import typer
+from annotated_types import Ge, Le
 
+from samdec_export.api import CaseOptions, GraphOptions
+from samdec_export.core.choices import Choice, Options, choices_of
 from samdec_export.core.dtypes import LowPrecision
 from samdec_export.core.errors import UsageError
+from samdec_export.core.options import ExportOptions, GraphName, SweepName
+from samdec_export.core.spelling import as_flag, spelled
 
-__all__ = ["AsJson", "Checkpoint", "chosen_precision", "parse_counts", "print_json"]
-
-Checkpoint = Annotated[
-    Path | None,
-    typer.Option("--ckpt", help="Checkpoint: .pt, .pth, .safetensors or a Hugging Face folder.", show_default=False),
+__all__ = [
+    "AsJson",
+    "Bf16",
+    "Case",
+    "Checkpoint",
+    "Feeds",
+    "Fp16",
+    "Graph",
+    "Model",
+    "NoValidate",
+    "Out",
+    "Seed",
+    "Sweep",
+    "chosen_precision",
+    "flag",
+    "print_json",
+    "takes",
 ]
+
+
+def flag(options: type[Options], name: str, **own: Any) -> Any:
+    """Return the flag of one choice; `own` is what a command says of it otherwise, such as `show_default`."""
+    return _option(choices_of(options)[name], **own)
+
+
+def _option(choice: Choice, **own: Any) -> Any:
+    names = as_flag(choice.name)
+    if choice.default is True:
+        names += "/" + as_flag(choice.name, "False")
+    text = spelled(choice.help.text, as_flag)
+    if choice.text and choice.text.form:
+        text = f"{text.removesuffix('.')}: {choice.text.form}."
+    shown = choice.help.usual or not (choice.default is False or choice.default in (None, ()))
+    return typer.Option(names, **{"help": text, "show_default": shown, **_limits(choice), **own})
+
+
+def _limits(choice: Choice) -> dict[str, Any]:
+    """Return the bounds of a whole number; those of others are checked where they are declared."""
+    if (
+        choice.text
+        or isinstance(choice.default, float)
+        or not all(isinstance(bound, Ge | Le) for bound in choice.bounds)
+    ):
+        return {}
+    limits: dict[str, Any] = {}
+    for bound in choice.bounds:
+        limits |= {"min": bound.ge} if isinstance(bound, Ge) else {"max": bound.le}
+    return limits
+
+
+def takes(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command a flag for each choice of the dataclasses that it takes, in their place; it gets the values."""
+    hints = get_type_hints(command, include_extras=True)
+    kinds: dict[str, Any] = {name: hint for name, hint in hints.items() if is_dataclass(hint)}
+
+    @functools.wraps(command)
+    def called(**found: Any) -> None:
+        made = {name: kind(**_values(kind, found)) for name, kind in kinds.items()}
+        command(**found, **made)
+
+    parameters = [
+        made
+        for own in inspect.signature(command).parameters.values()
+        for made in (
+            _parameters(kinds[own.name]) if own.name in kinds else [_keyword(own.name, hints[own.name], own.default)]
+        )
+    ]
+    called.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    called.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return called
+
+
+def _keyword(name: str, annotation: Any, default: Any) -> inspect.Parameter:
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=annotation, default=default)
+
+
+def _parameters(options: type[Options]) -> Iterator[inspect.Parameter]:
+    for choice in choices_of(options).values():
+        kind, default = choice.kind, choice.default
+        if choice.text:
+            kind = list[str] | None if choice.text.many else str | None
+            default = ",".join(map(str, default)) or None
+        yield _keyword(choice.name, Annotated[kind, _option(choice)], default)
+        if choice.help.former:
+            hidden = typer.Option(as_flag(choice.help.former), hidden=True)
+            yield _keyword(choice.help.former, Annotated[kind, hidden], default)
+
+
+def _values(options: type[Options], found: dict[str, Any]) -> dict[str, Any]:
+    """Take a dataclass's values out of those of the flags."""
+    values = {}
+    for choice in choices_of(options).values():
+        value = found.pop(choice.name)
+        former = found.pop(choice.help.former, value)
+        value = former if value == choice.default else value
+        values[choice.name] = _read(choice, value) if choice.text else value
+    return values
+
+
+def _read(choice: Choice, given: str | list[str] | None) -> Any:
+    assert choice.text
+    match given:
+        case None:
+            return choice.default
+        case str():
+            return choice.text.read(given, choice.name)
+        case texts:
+            return tuple(choice.text.read(text, choice.name) for text in texts)
+
+
+Checkpoint = Annotated[Path | None, flag(ExportOptions, "checkpoint")]
+Model = Annotated[str | None, flag(ExportOptions, "model")]
+Out = Annotated[Path | None, flag(ExportOptions, "out", show_default="that of the artifact")]
+Graph = Annotated[GraphName | None, flag(GraphOptions, "graph", show_default=False)]
+Sweep = Annotated[SweepName, flag(CaseOptions, "sweep")]
+Seed = Annotated[int, flag(CaseOptions, "seed")]
+Feeds = Annotated[Path | None, flag(CaseOptions, "feeds")]
+Case = Annotated[str | None, flag(CaseOptions, "case")]
+
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
+NoValidate = Annotated[bool, typer.Option("--no-validate", help="Do not compare with eager PyTorch.")]
+Fp16 = Annotated[bool, typer.Option("--fp16", help="Convert to IEEE half precision.")]
+Bf16 = Annotated[bool, typer.Option("--bf16", help="Convert to bfloat16.")]
 
 
 def chosen_precision(fp16: bool, bf16: bool) -> LowPrecision:
-    """The one of two flags that is set.
+    """Return the one of two flags that is set.
 
     Raises:
         UsageError: None is, or both are.
     """
     if fp16 == bf16:
-        raise UsageError("Name one precision to convert to.", "Add --fp16 or --bf16.")
+        raise UsageError("Name one precision to convert to.", "Add {precision=fp16} or {precision=bf16}.")
     return "fp16" if fp16 else "bf16"
 
 
-def parse_counts(name: str, text: str) -> list[int]:
-    """Read a comma-separated list of sizes, such as `1,8,64`.
-
-    Raises:
-        UsageError: One is not a positive whole number.
-    """
-    parts = [part.strip() for part in text.split(",")]
-    if not all(part.isdecimal() and int(part) for part in parts):
-        raise UsageError(f"--{name} {text!r} is not a list of positive whole numbers.", "Write such as 1,8,64.")
-    return [int(part) for part in parts]
-
-
 def print_json(value: object) -> None:
-    """A result on standard output."""
+    """Print a result on standard output."""
     print(json.dumps(value, indent=2))

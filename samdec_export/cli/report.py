@@ -1,23 +1,23 @@
-"""The command that renders a report again; `cli.py` adds it to the others."""
+"""The command that renders a report again: report."""
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from samdec_export.cli.flags import AsJson, print_json
+from samdec_export.cli.terminal import console
 
 __all__ = ["report_command"]
 
 
 def _show_schema(wanted: bool) -> None:
     if wanted:
-        from samdec_export.report import render as reports
+        from samdec_export import api
 
-        print_json(reports.schema())
+        print_json(api.report_schema())
         raise typer.Exit
 
 
@@ -38,14 +38,16 @@ def report_command(
     as_json: AsJson = False,
 ) -> None:
     """Show a run's report, and render it again as HTML, Markdown or JUnit XML; exit 0 whatever its verdict is."""
-    from samdec_export.cli import display_report
-    from samdec_export.report import render as reports
+    from samdec_export import api
 
-    document = reports.read(report)
-    written = reports.write(document, {"html": html, "markdown": markdown, "junit": junit}, report)
-    for line in reports.announce(document, os.environ) if github else []:
+    done = api.report(report, html=html, markdown=markdown, junit=junit, github=github)
+    for line in done.workflow_commands:
         typer.echo(line, err=True)
     if as_json:
-        print_json({"passed": document.passed, "headline": document.headline, "written": [*map(str, written)]})
-    else:
-        display_report.reported(document, written)
+        print_json(done.to_json())
+        return
+    screen = console()
+    for text in done.lines:
+        screen.print(text)
+    for path in done.written:
+        screen.print(f"Wrote {path}")

@@ -1,16 +1,24 @@
-"""The commands of a run; `cli.py` adds them to the others."""
+"""The commands of a run: run, config."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.table import Table
 
-from samdec_export.cli.flags import AsJson, Checkpoint, print_json
-from samdec_export.core.options import GraphName, SweepName
+from samdec_export.api import BuildOptions, CaseOptions
+from samdec_export.cli.flags import AsJson, Checkpoint, Graph, Model, flag, print_json
+from samdec_export.cli.terminal import console, size
+from samdec_export.core.options import ExportOptions, SweepName
+
+if TYPE_CHECKING:
+    from samdec_export.api import Ran
 
 __all__ = ["config_app", "run_command"]
+
+COLOURS = {True: "bold green", False: "bold red"}
 
 config_app = typer.Typer(help="The config of a run: its keys, and what a file of them comes to.", no_args_is_help=True)
 
@@ -24,13 +32,13 @@ Settings = Annotated[
 def run_command(
     config: ConfigFile = None,
     ckpt: Checkpoint = None,
-    model: Annotated[str | None, typer.Option(help="Model; see: models.", show_default=False)] = None,
-    graph: Annotated[GraphName | None, typer.Option(help="Graph contract.", show_default=False)] = None,
+    model: Model = None,
+    graph: Graph = None,
     precisions: Annotated[str | None, typer.Option(help="Such as fp32,fp16.", show_default=False)] = None,
     engines: Annotated[str | None, typer.Option(help="rtx, tensorrt, both, or none.", show_default="auto")] = None,
-    targets: Annotated[str | None, typer.Option(help="rtx: such as sm86,sm89.", show_default=False)] = None,
-    sweep: Annotated[SweepName | None, typer.Option(help="How wide to compare.", show_default=False)] = None,
-    out: Annotated[Path | None, typer.Option("--out", help="Folder to write to.", show_default=False)] = None,
+    targets: Annotated[str | None, flag(BuildOptions, "targets", show_default=False)] = None,
+    sweep: Annotated[SweepName | None, flag(CaseOptions, "sweep", show_default=False)] = None,
+    out: Annotated[Path | None, flag(ExportOptions, "out", show_default=False)] = None,
     settings: Settings = None,
     rehash: Annotated[
         bool, typer.Option("--rehash", help="Read the checkpoint again, though its size and time are as before.")
@@ -38,13 +46,11 @@ def run_command(
     schema: Annotated[bool, typer.Option("--schema", help="Print the config's JSON Schema and stop.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Make, prove and report everything that a config asks for; what did not change is not made again."""
+    """Make, compare and report everything that a config asks for; unchanged stages are skipped."""
     if schema:
         schema_command()
         return
-    from samdec_export.cli import display_run
-    from samdec_export.run import config_file
-    from samdec_export.run.flow import run
+    from samdec_export import api
 
     flags: dict[str, Any] = {
         "checkpoint": ckpt,
@@ -57,14 +63,13 @@ def run_command(
         "out": out,
     }
     given = [(key, value) for key, value in flags.items() if value is not None]
-    given += [config_file.parse_setting(text) for text in settings or ()]
-    done = run(config_file.load_config(config, given), config_file.command_for(config, given), rehash=rehash)
-    print_json(done.document.to_json()) if as_json else display_run.ran(done)
+    done = api.run(config, [*given, *(settings or ())], rehash=rehash)
+    print_json(done.document.to_json()) if as_json else ran(done)
     done.require()
 
 
 def _names(text: str) -> list[str] | str:
-    """A list such as `fp32,fp16`; `none` is an empty one, `both` every engine."""
+    """Return a list such as `fp32,fp16`; `none` is an empty one, `both` every engine."""
     match text.strip():
         case "auto":
             return "auto"
@@ -76,18 +81,41 @@ def _names(text: str) -> list[str] | str:
             return [name.strip() for name in names.split(",")]
 
 
+def ran(done: Ran) -> None:
+    """Print the verdict, a row for each artifact, the failed thresholds, and where everything is."""
+    screen, document = console(), done.document
+    screen.print(document.headline, style=COLOURS[document.passed])
+    screen.print(_artifacts(done))
+    for verdict in document.verdicts:
+        if not verdict.passed:
+            screen.print(f"FAILED {verdict.threshold}: {verdict.sentence}", style="red")
+    for note in document.notes:
+        screen.print(f"Note: {note}")
+    skipped = sum(entry.reused for entry in done.stages)
+    screen.print(f"{len(done.stages) - skipped} stages run, {skipped} skipped.")
+    screen.print(f"Report: {done.out / 'report.html'} (also .md, .json, and .xml for JUnit)")
+
+
+def _artifacts(done: Ran) -> Table:
+    table = Table("artifact", "precision", "size", "status")
+    for artifact in done.document.artifacts:
+        built = "built, " if artifact.status == "not run" else ""
+        status = f"{built}{artifact.status}" + (f": {artifact.reason}" if artifact.reason else "")
+        table.add_row(artifact.file, artifact.precision, size(artifact.bytes), status)
+    return table
+
+
 @config_app.command("schema")
 def schema_command() -> None:
     """Print the JSON Schema of a config, for editors."""
-    from samdec_export.run.config_file import schema_text
+    from samdec_export import api
 
-    print(schema_text(), end="")
+    print_json(api.config_schema())
 
 
 @config_app.command("show")
 def show_command(config: ConfigFile = None, settings: Settings = None) -> None:
     """Print a config in full, with what it leaves out, as YAML that reads back."""
-    from samdec_export.run import config_file
+    from samdec_export import api
 
-    given = [config_file.parse_setting(text) for text in settings or ()]
-    print(config_file.as_yaml(config_file.load_config(config, given)), end="")
+    print(api.config_text(config, settings or ()), end="")

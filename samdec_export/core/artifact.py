@@ -32,6 +32,9 @@ Format: TypeAlias = Literal["onnx"]
 
 METADATA_PREFIX = "samdec_export."
 
+FORMER_NAMES = {"keep": "keep_fp32", "all_products": "all_matmuls"}
+"""Of choices in the conversions of older records."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CheckpointRef:
@@ -87,12 +90,16 @@ class Record:
             dynamic_grid=self.dynamic_grid,
             arrangement=self.arrangement,
             ranges=self.signature.dims,
+            opset=self.opset,
         )
 
     @property
     def precision_label(self) -> str:
-        """Return how file names say it: `fp16`, or `fp16.all-products` where every matrix product had to be."""
-        return self.precision + (".all-products" if self.conversion.get("all_products") else "")
+        """Return how file names say it: `fp16`, or `fp16.all-products` where every matmul had to be.
+
+        The names of files outlive those of choices: this one is of when `all_matmuls` was called otherwise.
+        """
+        return self.precision + (".all-products" if self.conversion.get("all_matmuls") else "")
 
     @property
     def file_name(self) -> str:
@@ -118,7 +125,8 @@ class Record:
         fields = {name: data[name] for name in cls.__slots__}
         _check_choices(data)
         fields["choices"] = tuple(data["choices"])
-        fields |= {name: dict(data[name]) for name in ("tools", "kept", "conversion")}
+        fields |= {name: dict(data[name]) for name in ("tools", "kept")}
+        fields["conversion"] = {FORMER_NAMES.get(name, name): value for name, value in data["conversion"].items()}
         fields["checkpoint"] = CheckpointRef(**data["checkpoint"])
         fields["signature"] = Signature.from_json(data["signature"])
         record = cls(**fields)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from samdec_export.core.spelling import Spelling, as_argument, spelled
+
 __all__ = [
     "CheckpointError",
     "DependencyError",
@@ -19,6 +21,8 @@ __all__ = [
 class SamdecError(Exception):
     """Base of every expected failure.
 
+    A choice in its text is written `{max_flips}`, or `{graph=prompts}` with a value (`core.spelling`).
+
     Args:
         message: What happened and where, in one line.
         advice: What to do next, in one line; may be empty.
@@ -27,12 +31,33 @@ class SamdecError(Exception):
     exit_code: ClassVar[int] = 1
 
     def __init__(self, message: str, advice: str = "") -> None:
-        super().__init__(message)
-        self.message = message
-        self.advice = advice
+        super().__init__(message, advice)
+
+    @property
+    def message(self) -> str:
+        """Return what happened, with choices as Python's arguments."""
+        return spelled(self.args[0], as_argument)
+
+    @property
+    def advice(self) -> str:
+        """Return what to do next, with choices as Python's arguments."""
+        return spelled(self.args[1], as_argument)
+
+    @property
+    def template(self) -> str:
+        """Return the whole text with choices as they were written, for another message to hold."""
+        return " ".join(self.args).rstrip()
+
+    def told(self, spelling: Spelling) -> str:
+        """Return the whole text as a surface spells it."""
+        return spelled(self.template, spelling)
+
+    def spell(self, spelling: Spelling) -> None:
+        """Spell choices in place, where a surface knows them better than whoever shows the error."""
+        self.args = tuple(spelled(text, spelling) for text in self.args)
 
     def __str__(self) -> str:
-        return f"{self.message} {self.advice}".rstrip()
+        return self.told(as_argument)
 
 
 class UsageError(SamdecError):

@@ -65,7 +65,7 @@ def load_model(checkpoint: Path | None, name: str | None = None) -> LoadedModel:
     spec = wanted or MODELS[EMBEDDED]
     if spec.needs_checkpoint:
         free = " and ".join(spec.name for spec in MODELS.values() if not spec.needs_checkpoint)
-        raise CheckpointError(f"{spec.name} needs a checkpoint.", f"Name its file with --ckpt; {free} need none.")
+        raise CheckpointError(f"{spec.name} needs a checkpoint.", f"Give its file as {{checkpoint}}; {free} need none.")
     return _embedded(spec, spec.weights) if spec.weights else _seeded(spec)
 
 
@@ -80,7 +80,7 @@ def load_for(artifact: Artifact, checkpoint: Path | None) -> LoadedModel:
     if checkpoint is None and record.checkpoint.file is not None:
         raise UsageError(
             f"{artifact.path} was exported from {record.checkpoint.file}: the reference needs it.",
-            "Name the checkpoint with --ckpt.",
+            "Give its file as {checkpoint}.",
         )
     if record.model not in MODELS:
         raise GraphError(
@@ -169,7 +169,7 @@ def _recognise(source: _Source, wanted: ModelSpec | None) -> ModelSpec:
         found = by_encoder[0]
         if wanted and wanted != found:
             raise CheckpointError(
-                f"{source.path} is {found.name} ({found.title}), not {wanted.name}.", "Leave --model out."
+                f"{source.path} is {found.name} ({found.title}), not {wanted.name}.", "Leave {model} out."
             )
         return found
     if wanted:
@@ -181,7 +181,7 @@ def _recognise(source: _Source, wanted: ModelSpec | None) -> ModelSpec:
     names = ", ".join(spec.name for spec in nearest)
     raise CheckpointError(
         f"{source.path} holds no known image encoder, so its model cannot be told.",
-        f"Say which one it is with --model ({names}).",
+        f"Say which one it is as {{model}} ({names}).",
     )
 
 

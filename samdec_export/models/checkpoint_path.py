@@ -35,7 +35,7 @@ def resolve_checkpoint(path: Path) -> Path:
             "Name a checkpoint file, or a folder that save_pretrained wrote.",
         )
     if not path.exists():
-        raise CheckpointError(f"{path} does not exist.", "Check the path given with --ckpt.")
+        raise CheckpointError(f"{path} does not exist.", "Check the path given as {checkpoint}.")
     if not path.is_file():
         raise CheckpointError(f"{path} is a device or a pipe, not a file.", "Name a checkpoint file.")
     return path

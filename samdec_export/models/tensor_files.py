@@ -54,7 +54,7 @@ def open_tensors(path: Path) -> TensorFile:
         file = resolve_checkpoint(path)
     except OSError as error:
         raise CheckpointError(
-            f"{path} cannot be read: {error.strerror}.", "Check the path given with --ckpt."
+            f"{path} cannot be read: {error.strerror}.", "Check the path given as {checkpoint}."
         ) from error
     shards = shards_of(file)
     return _open_shards(file, shards) if shards else TensorFile(file, _read(file))
@@ -66,7 +66,7 @@ def _read(file: Path) -> Mapping[str, Tensor]:
             head = stream.read(len(LFS_POINTER))
     except OSError as error:
         raise CheckpointError(
-            f"{file} cannot be read: {error.strerror}.", "Check the path given with --ckpt."
+            f"{file} cannot be read: {error.strerror}.", "Check the path given as {checkpoint}."
         ) from error
     if not head:
         raise CheckpointError(f"{file} is empty.", "Fetch or save it again.")

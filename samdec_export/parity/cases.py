@@ -114,7 +114,7 @@ def read_feeds(path: Path, signature: Signature) -> list[NamedFeeds]:
         UsageError: The file cannot be read, or an input is missing, unknown, or of another dtype or shape.
     """
     if not path.is_file() and not (path.is_dir() and any(path.glob("*.json"))):
-        raise UsageError(f"{path} does not exist, or is not a file.", "Check the path given with --feeds.")
+        raise UsageError(f"{path} does not exist, or is not a file.", "Check the path given as {feeds}.")
     if path.suffix == ".json" or path.is_dir():
         from samdec_export.parity.polygraphy import read_inputs
 

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from samdec_export.backends.candidates import Candidate, open_runners
 from samdec_export.core.artifact import Artifact
 from samdec_export.core.errors import ValidationError
 from samdec_export.core.feeds import NamedFeeds
-from samdec_export.core.options import SweepName
 from samdec_export.parity.references import Reference, eager_references
+from samdec_export.parity.replay import Replay
 
 if TYPE_CHECKING:
     from samdec_export.core.results import Tolerance, ValidationResult
@@ -25,26 +23,30 @@ __all__ = [
     "check",
     "comparisons_of",
     "judge",
-    "replay_words",
 ]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Validated:
-    """A validation, and the command that runs its worst case again.
+    """A validation, and what runs its worst case again.
 
     `results` holds a result for each comparison, the engine against eager PyTorch first. `notes` say what could not be
     compared on this machine, and why.
     """
 
     results: tuple[ValidationResult, ...]
-    replay: str
+    rerun: Replay
     notes: tuple[str, ...] = ()
 
     @property
     def result(self) -> ValidationResult:
         """The first comparison that failed, or else the first."""
         return next((result for result in self.results if not result.passed), self.results[0])
+
+    @property
+    def replay(self) -> str:
+        """Return the command that runs the worst case again."""
+        return self.rerun.command
 
     def to_json(self) -> dict[str, Any]:
         """The report as JSON."""
@@ -68,7 +70,7 @@ def check(
     artifact: Artifact,
     loaded: LoadedModel,
     cases: list[NamedFeeds],
-    replay: Sequence[str],
+    replay: Replay,
     candidate: Candidate | None = None,
     notes: tuple[str, ...] = (),
     *,
@@ -81,7 +83,7 @@ def check(
         artifact: What the graph is.
         loaded: What it was made from.
         cases: Inputs.
-        replay: The words of the command that does this again.
+        replay: What does this again.
         candidate: The file that is judged, and where; None for the artifact in ONNX Runtime on the CPU.
         notes: What the report is to say besides.
         tolerance: What may differ; None for what the candidate's rounding may.
@@ -105,36 +107,17 @@ def judge(
     artifact: Artifact,
     comparisons: list[Comparison],
     cases: list[NamedFeeds],
-    replay: Sequence[str],
+    replay: Replay,
     findings: tuple[str, ...],
     notes: tuple[str, ...],
 ) -> Validated:
-    """Run the comparisons, and return what they found with the command that runs the worst case again."""
+    """Run the comparisons, and return what they found with what runs the worst case again."""
     from samdec_export.parity.validate import validate
 
     results = validate(comparisons, artifact.record.signature, cases, findings)
-    validated = Validated(results=results, replay="", notes=notes)
+    validated = Validated(results=results, rerun=replay, notes=notes)
     worst = validated.result.worst
-    return replace(validated, replay=shlex.join([*replay, "--case", worst.case if worst else ""]))
-
-
-def replay_words(
-    path: Path,
-    checkpoint: Path | None,
-    seed: int = 0,
-    feeds: Path | None = None,
-    sweep: SweepName = "full",
-    golden: Path | None = None,
-    outputs: Path | None = None,
-) -> list[str]:
-    """The words of the command that runs a validation again."""
-    words = ["samdec-export", "validate", str(path)]
-    words += ["--ckpt", str(checkpoint)] if checkpoint else []
-    words += ["--outputs", str(outputs)] if outputs else []
-    if golden:
-        return [*words, "--golden", str(golden)]
-    words += ["--feeds", str(feeds)] if feeds else ["--seed", str(seed), "--sweep", sweep]
-    return words
+    return replace(validated, rerun=replace(replay, case=worst.case if worst else ""))
 
 
 def comparisons_of(candidate: Candidate, references: Sequence[Reference]) -> tuple[list[Comparison], tuple[str, ...]]:

@@ -180,7 +180,7 @@ class Golden:
             reason = "they are not those that were recorded" if case.stored else drawn
             raise UsageError(
                 f"{self.path}: the inputs of case {case.name} cannot be had again: {reason}.",
-                "Record it again with --keep-inputs, which no version of NumPy changes.",
+                "Record it again with {keep_inputs}, which no version of NumPy changes.",
             )
         return feeds
 
@@ -238,7 +238,7 @@ def open_golden(path: Path) -> Golden:
         UsageError: There is no such file, it is damaged, or of another schema.
     """
     if not path.is_file():
-        raise UsageError(f"{path} does not exist, or is not a file.", "Check the path given with --golden.")
+        raise UsageError(f"{path} does not exist, or is not a file.", "Check the path given as {golden}.")
     with _explained(path):
         with ZipFile(path) as archive:
             if (broken := archive.testzip()) is not None:

@@ -30,6 +30,7 @@ from samdec_export.parity.golden import (
     open_golden,
     write_golden,
 )
+from samdec_export.parity.options import SweepOptions
 from samdec_export.parity.polygraphy import write_inputs, write_outputs
 from samdec_export.parity.references import Reference, eager_references
 
@@ -69,8 +70,8 @@ def record(
     *,
     out: FilePath | None = None,
     feeds: FilePath | None = None,
-    seed: int = 0,
-    sweep: SweepName = "quick",
+    seed: int = SweepOptions.seed,
+    sweep: SweepName = SweepOptions.sweep,
     keep_inputs: bool = False,
 ) -> Recorded:
     """Ask eager PyTorch over a sweep or recorded inputs, in fp32 and float64, and keep the answers.
@@ -99,7 +100,7 @@ def record(
         (reference,) = eager_references(artifact, load_for(artifact, weights))
         if reference.findings:
             raise ValidationError(
-                f"Nothing was recorded: {'; '.join(reference.findings)}.", "Name its own with --ckpt."
+                f"Nothing was recorded: {'; '.join(reference.findings)}.", "Give its own as {checkpoint}."
             )
         draft = scratch / target.name
         write_golden(draft, _record(artifact, reference, seed), _recorded_cases(artifact, reference, questions))

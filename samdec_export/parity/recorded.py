@@ -60,7 +60,7 @@ def open_outputs(path: Path, cases: Sequence[NamedFeeds]) -> list[RecordedRunner
         if len(iterations) != len(cases):
             raise UsageError(
                 f"{path} holds {len(iterations)} iterations of {name}, and there are {len(cases)} cases of inputs.",
-                "Give the inputs that it was made with, by --feeds or --golden.",
+                "Give the inputs that it was made with, as {feeds} or {golden}.",
             )
         answers: dict[str, Callable[[], Outputs]] = {
             digest: partial(dict, outputs) for digest, outputs in zip(digests, iterations, strict=True)

@@ -17,6 +17,7 @@ from samdec_export.core.signature import Axis, Dim, DType, Signature, TensorSpec
 from samdec_export.export.dataflow import load_fp32
 from samdec_export.export.onnx_file import TensorSummary, describe, open_artifact
 from samdec_export.parity.cases import only_case, read_feeds, sweep_feeds
+from samdec_export.parity.options import SweepOptions
 from samdec_export.precision.ranges import TensorRange, audit_ranges
 
 __all__ = ["Audited", "audit", "check_picture", "draw"]
@@ -98,8 +99,8 @@ def audit(
     *,
     feeds: Path | None = None,
     case: str | None = None,
-    seed: int = 0,
-    sweep: SweepName = "quick",
+    seed: int = SweepOptions.seed,
+    sweep: SweepName = SweepOptions.sweep,
 ) -> Audited:
     """Run an exported fp32 file and look at every float32 tensor on the way.
 
@@ -169,7 +170,7 @@ def _signature(path: Path, feeds: Path | None) -> Signature:
         if feeds is None:
             raise NoRecordError(
                 f"{path} carries no record of what its inputs mean, so none can be made for it.",
-                "Record some with numpy.savez(path, **inputs) and name them with --feeds.",
+                "Record some with numpy.savez(path, **inputs) and give them as {feeds}.",
             ) from error
         return Signature(inputs=tuple(_spec(tensor) for tensor in describe(path).inputs), outputs=())
 

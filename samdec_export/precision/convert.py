@@ -14,10 +14,10 @@ from samdec_export.core.errors import GraphError, NoRecordError
 from samdec_export.core.feeds import NamedFeeds
 from samdec_export.core.files import staging
 from samdec_export.core.log import step
-from samdec_export.core.options import Conversion
 from samdec_export.core.packages import CONVERT, tool_versions
 from samdec_export.core.signature import Signature
 from samdec_export.export.onnx_file import open_artifact
+from samdec_export.precision.options import Conversion
 
 if TYPE_CHECKING:
     from samdec_export.export.cost import Product
@@ -102,8 +102,8 @@ def convert_file(
         with step(f"Converting to {wanted.precision}"):
             signature = _write(graph, wanted, kept, draft)
         products = usual_products(draft, signature)
-        if wanted.all_products:
-            _require_all_products(products, kept)
+        if wanted.all_matmuls:
+            _require_all_matmuls(products, kept)
         _require_share(products, wanted, kept)
         record = _record(source, wanted, kept, signature)
         with step("Checking"):
@@ -174,7 +174,7 @@ def _protected(
         ranges = audit_ranges(source.path, (case.make() for case in cases))
     absmax = {found.tensor: math.inf if found.nonfinite else found.absmax for found in ranges}
     by_range = keep_by_range(source.path, wanted.precision, absmax, wanted.margin)
-    if wanted.all_products:
+    if wanted.all_matmuls:
         return by_range | keep_by_rule(source.path), ranges
     scores = [spec.name for spec in source.record.signature.outputs if spec.content == "scores"]
     return keep_cheap(source.path, flops) | by_range | keep_by_rule(source.path, scores), ranges
@@ -183,7 +183,7 @@ def _protected(
 def _asked_for(source: Artifact, wanted: Conversion) -> dict[str, str]:
     from samdec_export.precision.keep import asked_for
 
-    return asked_for(source.path, wanted.keep)
+    return asked_for(source.path, wanted.keep_fp32)
 
 
 def _write(source: Artifact, wanted: Conversion, kept: Mapping[str, str], draft: Path) -> Signature:
@@ -246,7 +246,7 @@ def _search(
     if not found.reached:
         raise GraphError(
             f"{found.after:.3%} of the mask pixels flip with all that was found kept in fp32 ({found.before:.3%} with "
-            f"none of it), and --max-flips is {wanted.max_flips:.3%}.",
+            f"none of it), and {{max_flips}} is {wanted.max_flips:.3%}.",
             "Allow more flips, or stay with fp32.",
         )
     return found
@@ -260,13 +260,13 @@ def _float_nodes(path: Path) -> list[str]:
     return [node.name for node in flow.nodes.values() if flow.float_outputs(node)]
 
 
-def _require_all_products(products: Sequence[Product], kept: Mapping[str, str]) -> None:
+def _require_all_matmuls(products: Sequence[Product], kept: Mapping[str, str]) -> None:
     from samdec_export.export.cost import fp32_products
 
     if stayed := fp32_products(products):
         raise GraphError(
-            f"--all-products: {len(stayed)} of the matrix products must stay in fp32: {_reasons(stayed, kept)}.",
-            "Leave out --all-products, or the --keep-fp32 that names them.",
+            f"{{all_matmuls}}: {len(stayed)} of the matmuls must stay in fp32: {_reasons(stayed, kept)}.",
+            "Leave out {all_matmuls}, or the {keep_fp32} that names them.",
         )
 
 

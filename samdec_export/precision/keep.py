@@ -12,10 +12,10 @@ from onnx import TensorProto
 
 from samdec_export.core.dtypes import FORMATS, Precision
 from samdec_export.core.errors import UsageError
-from samdec_export.core.options import DEFAULT_MARGIN
 from samdec_export.export.dataflow import MATRIX_PRODUCTS, Dataflow
 from samdec_export.export.onnx_file import load
 from samdec_export.precision.autocast import MOVES
+from samdec_export.precision.options import ConvertOptions
 
 __all__ = ["CHEAP_SHARE", "asked_for", "keep_by_range", "keep_by_rule", "keep_cheap", "stored_low"]
 
@@ -94,7 +94,7 @@ def stored_low(kept: Mapping[str, str]) -> frozenset[str]:
 
 
 def keep_by_range(
-    path: Path, precision: Precision, absmax: Mapping[str, float], margin: float = DEFAULT_MARGIN
+    path: Path, precision: Precision, absmax: Mapping[str, float], margin: float = ConvertOptions.margin
 ) -> dict[str, str]:
     """Return nodes that read or make a tensor which may leave the range of `precision`: name and reason.
 
@@ -130,7 +130,7 @@ def asked_for(path: Path, patterns: Sequence[str]) -> dict[str, str]:
         found = [node.name for node in nodes if _matches(node, pattern)]
         if not found:
             raise UsageError(
-                f"--keep-fp32 {pattern!r} matches no node and no operator of {path}.",
+                f"{{keep_fp32}} {pattern!r} matches no node and no operator of {path}.",
                 "samdec-export ranges lists nodes; operators are such as Softmax; * stands for anything.",
             )
         kept |= dict.fromkeys(found, f"asked for: {pattern}")

@@ -1,11 +1,11 @@
-"""A config from a YAML file, flags and `--set KEY=VALUE`: each mistake becomes one line that names the key."""
+"""A config from a YAML file, flags and settings `KEY=VALUE`: each mistake becomes one line that names the key."""
 
 from __future__ import annotations
 
 import difflib
 import json
-import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, TypeAlias, get_args
 
@@ -13,10 +13,11 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from samdec_export.core.dtypes import PRECISIONS
-from samdec_export.core.errors import UsageError
-from samdec_export.run.config import RunConfig
+from samdec_export.core.errors import SamdecError, UsageError
+from samdec_export.core.spelling import as_flag, command_line
+from samdec_export.run.config import RunConfig, key_of
 
-__all__ = ["as_yaml", "command_for", "load_config", "parse_setting", "schema_text"]
+__all__ = ["as_yaml", "command_for", "load_config", "parse_setting", "schema_text", "spelled_as_keys"]
 
 SCHEMA_DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
 
@@ -94,15 +95,25 @@ def parse_setting(text: str) -> Setting:
             raise ValueError(text)
         return key, yaml.load(value, _Loader)  # noqa: S506  # derived from SafeLoader
     except (ValueError, yaml.YAMLError, RecursionError) as error:
-        raise UsageError(f"--set {text!r} is not KEY=VALUE.", "Write such as --set gate.fp16.iou=0.95.") from error
+        raise UsageError(f"{{settings}} {text!r} is not KEY=VALUE.", "Write such as gate.fp16.iou=0.95.") from error
 
 
 def command_for(path: Path | None, settings: Sequence[Setting]) -> str:
     """The command line that runs the same config again."""
-    words = ["samdec-export", "run", *([str(path)] if path else [])]
+    words = [str(path)] if path else []
     for key, value in settings:
-        words += ["--set", f"{key}={json.dumps(str(value) if isinstance(value, Path) else value)}"]
-    return shlex.join(words)
+        words += [as_flag("settings"), f"{key}={json.dumps(str(value) if isinstance(value, Path) else value)}"]
+    return command_line("run", *words)
+
+
+@contextmanager
+def spelled_as_keys() -> Iterator[None]:
+    """Write choices in the errors of a run as a config does."""
+    try:
+        yield
+    except SamdecError as error:
+        error.spell(key_of)
+        raise
 
 
 def as_yaml(config: RunConfig) -> str:

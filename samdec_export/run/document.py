@@ -30,7 +30,7 @@ from samdec_export.run.ledger import Entry
 from samdec_export.run.results import BenchResult, EngineResult, FileResult, ParityResult
 from samdec_export.run.verdicts import judge_comparison, judge_latency, judge_origin, judge_weights
 
-__all__ = ["Results", "build_document", "engine_obstacles", "engine_record"]
+__all__ = ["Results", "build_document", "engine_obstacles"]
 
 CPU_INFO = Path("/proc/cpuinfo")
 

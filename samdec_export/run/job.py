@@ -44,7 +44,7 @@ class Weights:
         if self.checkpoint is not None and loaded.checkpoint.sha256 != self.digest:
             raise CheckpointError(
                 f"{self.checkpoint} is not the file that it was: its SHA-256 changed, its size and time did not.",
-                "Run again with --rehash, when nothing writes to it any more.",
+                "Run again with {rehash}, when nothing writes to it any more.",
             )
         return loaded
 
@@ -80,7 +80,7 @@ class Job:
                 digest = checkpoint_digest(resolve_checkpoint(checkpoint), hashes.of)
         except OSError as error:
             raise CheckpointError(
-                f"{checkpoint} cannot be read: {error.strerror}.", "Check the path given with --ckpt."
+                f"{checkpoint} cannot be read: {error.strerror}.", "Check the path given as {checkpoint}."
             ) from error
         weights = Weights(checkpoint, config.model, digest)
         return cls(config=config, digest=digest, weights=weights, machine=glance())

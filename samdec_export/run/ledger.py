@@ -183,7 +183,7 @@ def open_ledger(out: Path) -> Iterator[Ledger]:
     try:
         with holding(ledger.folder) as ours:
             if not ours:
-                raise UsageError(f"Another run works in {out}.", "Wait until it is done, or name another --out.")
+                raise UsageError(f"Another run works in {out}.", "Wait until it is done, or name another {out}.")
             remove_abandoned(out)
             remove_abandoned(ledger.folder)
             yield ledger

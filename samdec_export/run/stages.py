@@ -14,6 +14,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from samdec_export.core.choices import options_of
 from samdec_export.core.dtypes import FORMATS, LowPrecision, Precision
 from samdec_export.core.errors import DependencyError
 from samdec_export.core.files import staging, write_text
@@ -191,14 +192,15 @@ def _compared(job: Job, exported: Entry[FileResult], candidate: Candidate, preci
     from samdec_export.core.feeds import typed_feeds
     from samdec_export.export.onnx_file import open_artifact
     from samdec_export.parity.cases import select_cases
-    from samdec_export.parity.comparisons import check, replay_words
+    from samdec_export.parity.comparisons import check
+    from samdec_export.parity.replay import Replay
 
     asked, artifact = job.config.parity, candidate.artifact
     source = open_artifact(exported.file(".onnx")).record
     within = candidate.signatures if candidate.engine else ()
     inputs = select_cases(source, feeds=asked.feeds, seed=asked.seed, sweep=asked.sweep, within=within)
     cases = [typed_feeds(case, artifact.record.signature) for case in job.drawn.keep(inputs)]
-    replay = replay_words(artifact.path, job.config.checkpoint, asked.seed, asked.feeds, asked.sweep)
+    replay = options_of(Replay, asked, file=artifact.path, checkpoint=job.config.checkpoint)
     tolerance = job.config.gate.tolerance(precision)
     done = check(artifact, job.weights.loaded, cases, replay, candidate, tolerance=tolerance, evidence=True)
     return ParityResult.of(done, artifact.path.name, precision)

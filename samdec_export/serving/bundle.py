@@ -163,22 +163,22 @@ def _objections(engine: EngineFile, model: ServedModel, wanted: ServingOptions) 
     yield (
         record.engine == "rtx",
         "is a plan of TensorRT-RTX, which Triton's tensorrt backend cannot load.",
-        f"Bundle {record.onnx} instead, or build with --engine tensorrt on a GPU like the server's.",
+        f"Bundle {record.onnx} instead, or build with {{engine=tensorrt}} on a GPU like the server's.",
     )
     yield (
         wanted.kind == "cpu",
-        "is an engine, and engines run on a GPU: --kind cpu is for ONNX files.",
-        f"Leave out --kind, or bundle {record.onnx}.",
+        "is an engine, and engines run on a GPU: {kind=cpu} is for ONNX files.",
+        f"Leave out {{kind}}, or bundle {record.onnx}.",
     )
     yield (
         bool(record.settings.get("strip_weights")),
         "was built without its weights, and Triton does not put them back.",
-        "Build it again without --strip-weights.",
+        "Build it again without {strip_weights}.",
     )
     yield (
         model.min_batch_size > 1,
         f"takes no fewer than {model.min_batch_size} images at once, and Triton sends a lone request alone.",
-        "Build it again with a --profile that starts at 1.",
+        "Build it again with {profiles} that start at 1.",
     )
 
 
@@ -204,7 +204,7 @@ def _grouped(found: Sequence[tuple[ServedModel, ServedFile]]) -> Iterator[Bundle
             if model != first:
                 raise UsageError(
                     f"{reference.path} and {file.path} cannot be versions of {name!r}: {_difference(first, model)}.",
-                    "Leave out --name, or bundle them into two folders.",
+                    "Leave out {name}, or bundle them into two folders.",
                 )
             if (twin := digests.setdefault(file.sha256, file.path)) != file.path or file.path == reference.path:
                 raise UsageError(f"{twin} and {file.path} are the same file.", "Name each version once.")

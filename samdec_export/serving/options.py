@@ -1,11 +1,14 @@
-"""The choices a user has about how a model is served, in one list for the flow, the stage and the command line."""
+"""The choices a user has about how a model is served."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Annotated, Literal, TypeAlias
 
+from annotated_types import Ge
+
+from samdec_export.core.choices import Count, Help, check
 from samdec_export.core.errors import UsageError
 
 __all__ = ["ServedKind", "ServedVersions", "ServingOptions", "check_name"]
@@ -17,38 +20,28 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 """A folder's name on every system, and a URL's part without escapes: /v2/models/NAME/infer."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class ServingOptions:
     """How the files are served.
 
-    Args:
-        name: The model's name, every file a version of it; None to name each by its record.
-        kind: Where it runs. `auto` is a GPU where there is one.
-        instances: Copies that run at the same time, on each GPU.
-        queue_delay: The longest that a request waits for others to share its batch, in microseconds.
-        versions: Which versions of a model are loaded: the latest alone, or all of them.
-
     Raises:
-        UsageError: A number is out of its range, or the name is not one.
+        UsageError: A number is out of its bounds, or the name is not one.
     """
 
-    name: str | None = None
-    kind: ServedKind = "auto"
-    instances: int = 1
-    queue_delay: int = 0
-    versions: ServedVersions = "latest"
+    name: Annotated[str | None, Help("The model's name, each file a version of it.", usual="by the records")] = None
+    kind: Annotated[ServedKind, Help("Where ONNX files run; auto: a GPU where there is one.")] = "auto"
+    instances: Annotated[Count, Help("Copies that run at the same time, on each GPU.")] = 1
+    queue_delay: Annotated[int, Ge(0), Help("Microseconds a request waits for others to share a batch.")] = 0
+    versions: Annotated[ServedVersions, Help("Versions of a model that are loaded.")] = "latest"
 
     def __post_init__(self) -> None:
         if self.name is not None:
-            check_name(self.name, "--name")
-        if self.instances < 1:
-            raise UsageError(f"--instances {self.instances} is below 1.", "1 is the usual number.")
-        if self.queue_delay < 0:
-            raise UsageError(f"--queue-delay {self.queue_delay} is below 0.", "Write microseconds, such as 500.")
+            check_name(self.name, "{name}")
+        check(self)
 
 
 def check_name(name: str, origin: str) -> None:
-    """Do nothing if a model can be called that: it becomes a folder and a part of a URL.
+    """Raise unless a model can be called that: it becomes a folder and a part of a URL.
 
     Args:
         name: The name.
@@ -60,5 +53,5 @@ def check_name(name: str, origin: str) -> None:
     if not NAME.fullmatch(name):
         raise UsageError(
             f"{origin}: a model cannot be called {name!r}.",
-            "Give --name letters, digits, dots, dashes and underscores, a letter or digit first.",
+            "Give {name} letters, digits, dots, dashes and underscores, a letter or digit first.",
         )

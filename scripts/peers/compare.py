@@ -9,8 +9,8 @@ from pathlib import Path
 
 from samdec_export.bench import side_by_side as bench
 from samdec_export.bench.measure import Program, Workload
-from samdec_export.cli import tables as display
-from samdec_export.cli.flags import parse_counts
+from samdec_export.cli.bench import benchmarked
+from samdec_export.core.choices import parse_counts
 from samdec_export.core.files import write_text
 from samdec_export.core.log import show_progress
 
@@ -44,10 +44,10 @@ def main() -> None:
             bench.BenchEntry(path=reference, runner="eager", checkpoint=checkpoint, name="torch eager"),
             bench.BenchEntry(path=reference, runner="compile", checkpoint=checkpoint, name="torch.compile"),
         ]
-    counts = (parse_counts(name, getattr(options, name)) for name in ("images", "prompts", "points"))
+    counts = (parse_counts(getattr(options, name), name) for name in ("images", "prompts", "points"))
     workloads = Workload.grid(*counts)
     done = bench.bench_entries(entries, workloads, extra=peers, threads=options.threads, repeats=options.repeats)
-    display.benchmarked(done)
+    benchmarked(done)
     name = "own" if options.own else "peers"
     write_text(folder / f"{name}.json", json.dumps(done.to_json(), indent=2) + "\n")
     bench.draw(done, folder / f"{name}.png")

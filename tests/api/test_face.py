@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from command_line import run
 from conftest import Export
 
 from samdec_export import api
@@ -21,19 +22,43 @@ EXAMPLE = Path(__file__).parents[1] / "snippets" / "api_example.py"
 """A file of its own, so that `mypy --strict` checks what the docs show."""
 
 FUNCTIONS = {
-    "bench": "files checkpoint images prompts points threads repeats",
+    "bench": "files checkpoint options plot",
     "build_engine": "file options checkpoint precision out",
-    "convert": "file wanted checkpoint out feeds sweep",
-    "export": "checkpoint model options opset out sweep",
+    "bundle": "files wanted out",
+    "config": "file settings",
+    "config_schema": "",
+    "config_text": "file settings",
+    "convert": "file wanted checkpoint out feeds sweep validate",
+    "doctor": "",
+    "engines": "folder",
+    "export": "checkpoint model options out sweep validate",
+    "golden": "file polygraphy_inputs polygraphy_outputs",
     "inspect": "file",
+    "models": "",
+    "ranges": "file precision feeds case seed sweep plot",
     "record": "file checkpoint out feeds seed sweep keep_inputs",
+    "report": "file html markdown junit github",
+    "report_schema": "",
+    "run": "file settings rehash",
     "validate": "file checkpoint golden outputs feeds case seed sweep provider",
 }
-VALUES = {"BuildOptions", "Conversion", "GraphOptions", "SamdecError", "UsageError", "ValidationError"}
+CHOICES = {
+    *("BenchOptions", "BuildOptions", "CaseOptions", "Conversion", "ConvertOptions", "GraphOptions", "ServingOptions"),
+}
+ERRORS = {"SamdecError", "UsageError", "ValidationError"}
+RESULTS = {
+    *("Audited", "Benchmarked", "Bundled", "CaseResult", "Converted", "Diagnosis", "EngineBuilt", "Exported"),
+    *("GraphSummary", "Inspected", "Listed", "ModelSpec", "Ran", "Recorded", "Reported", "Validated"),
+    "ValidationResult",
+}
+COMMANDS = {"build_engine": "trt", "bundle": "bundle triton", "config_schema": "config schema", "export": "onnx"}
+COMMANDS |= {"config_text": "config show", "report_schema": "report"}
+"""Functions that are not called as their command; the others are."""
 
 
 def test_the_public_names_change_only_on_purpose() -> None:
-    assert {*api.__all__} == {*FUNCTIONS} | VALUES
+    assert {*api.__all__} == {*FUNCTIONS} | CHOICES | ERRORS | RESULTS
+    assert [*api.__all__] == sorted(api.__all__)
     found = {name: " ".join(inspect.signature(getattr(api, name)).parameters) for name in FUNCTIONS}
     assert found == FUNCTIONS
 
@@ -44,7 +69,13 @@ def test_every_function_is_documented() -> None:
         assert f"`{name}`" in text
         document = inspect.getdoc(getattr(api, name))
         assert document is not None
-        assert "Raises:" in document
+        assert "Raises:" in document or not inspect.signature(getattr(api, name)).parameters
+
+
+def test_every_command_has_a_function() -> None:
+    words = run("--help").stdout
+    commands = {*re.findall(r"^│ ([a-z]+) ", words, re.MULTILINE)}
+    assert commands == {COMMANDS.get(name, name).split()[0] for name in FUNCTIONS}
 
 
 def test_importing_is_silent_and_light() -> None:

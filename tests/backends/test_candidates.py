@@ -180,7 +180,7 @@ def on_a_gpu(built: EngineFile, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_an_engine_is_compared_with_three_references(
     engine: Path, on_a_gpu: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    code, out, err = call(capsys, "validate", engine, "--sweep", "quick", "--json", "-")
+    code, out, err = call(capsys, "validate", engine, "--sweep", "quick", "--json")
     assert code == 0, err
     report = json.loads(out)
     assert [(found["candidate"], found["reference"]) for found in report["comparisons"]] == [
@@ -197,7 +197,7 @@ def test_without_its_onnx_file_there_is_no_oracle(
     engine: Path, on_a_gpu: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
     engine.with_name("sam_tiny.decoder.fp16.onnx").unlink()
-    code, out, err = call(capsys, "validate", engine, "--sweep", "quick", "--json", "-")
+    code, out, err = call(capsys, "validate", engine, "--sweep", "quick", "--json")
     assert code == 0, err
     report = json.loads(out)
     assert len(report["comparisons"]) == 2
@@ -212,7 +212,7 @@ def test_an_engine_that_computes_something_else_fails(
             return {name: 0.9 * array for name, array in super().run(feeds).items()}
 
     monkeypatch.setattr(trt_polygraphy, "PolygraphyRunner", lambda file: Wrong(file.onnx))
-    code, out, err = call(capsys, "validate", engine, "--sweep", "quick", "--json", "-")
+    code, out, err = call(capsys, "validate", engine, "--sweep", "quick", "--json")
     assert (code, is_one_clear_line(err)) == (7, True)
     passed = [found["passed"] for found in json.loads(out)["comparisons"]]
     assert passed == [False, False, True, False]

@@ -59,7 +59,7 @@ def build(path: Path, folder: Path, flavour: EngineName, **options: Any) -> Engi
 
 
 def is_validated(capsys: pytest.CaptureFixture[str], path: Path, *words: str) -> dict[str, Any]:
-    code, out, err = call(capsys, "validate", path, "--sweep", "quick", "--json", "-", *words)
+    code, out, err = call(capsys, "validate", path, "--sweep", "quick", "--json", *words)
     assert code == 0, err
     report: dict[str, Any] = json.loads(out)
     assert report["passed"]

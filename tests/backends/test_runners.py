@@ -107,7 +107,7 @@ def test_the_profile_is_the_one_that_holds_the_sizes(runner: ZeroCopyRunner, con
     for batch in (1, 2, 8, 3, 2):
         runner.run(feeds(batch))
     assert context.profiles == [1, 0]
-    with pytest.raises(EngineError, match=r"no profile for batch=9.*batch 1 to 2; batch 3 to 8.*--profile"):
+    with pytest.raises(EngineError, match=r"no profile for batch=9.*batch 1 to 2; batch 3 to 8.*with profiles"):
         runner.run(feeds(9))
 
 

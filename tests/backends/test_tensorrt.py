@@ -26,12 +26,12 @@ from samdec_export.backends.tensorrt.builder import build_engine
 from samdec_export.backends.tensorrt.engine_file import EngineRecord
 from samdec_export.backends.tensorrt.options import BuildOptions, parse_profile, parse_targets
 from samdec_export.core.errors import EngineError, UsageError, ValidationError
-from samdec_export.core.options import Conversion
 from samdec_export.core.signature import Signature, TensorSpec
 from samdec_export.export.onnx_file import open_artifact, stamp
 from samdec_export.parity.tolerances import TOLERANCES
 from samdec_export.precision.autocast import autocast
 from samdec_export.precision.keep import keep_by_rule
+from samdec_export.precision.options import Conversion
 
 RTX = BuildOptions(engine="rtx", targets=("sm89",))
 NO_GPU = Machine(gpu=None, versions={"rtx": "1.7.1"})
@@ -75,7 +75,7 @@ def test_a_conversion_for_turing_is_not_taken_for_another(typed: Typed, tmp_path
     assert turing.engine.record.onnx_sha256 == again.engine.record.onnx_sha256
     broken = Path(shutil.copy(other.onnx, turing.onnx))  # of this source, fp16, and not what was asked for
     turing.onnx.with_name(turing.onnx.name + ".json").unlink()
-    with pytest.raises(UsageError, match="other choices: all_products False, not True"):
+    with pytest.raises(UsageError, match="other choices: all_matmuls False, not True"):
         api.build_engine(source, TURING, precision="fp16")
     with pytest.raises(EngineError, match=r"in fp32.*sm75: .*scores"):
         api.build_engine(broken, TURING)
@@ -92,7 +92,7 @@ def test_a_turing_gpu_here_is_a_target(typed: Typed, tmp_path: Path, monkeypatch
 
 def test_choices_of_an_earlier_conversion_are_not_lost(typed: Typed, tmp_path: Path) -> None:
     source = Path(shutil.copy(typed(), tmp_path))
-    own = api.convert(source, replace(FP16, keep=("Softmax",), margin=8.0), validate=False).artifact
+    own = api.convert(source, replace(FP16, keep_fp32=("Softmax",), margin=8.0), validate=False).artifact
     with pytest.raises(UsageError, match=r"keep \['Softmax'\], not \[\]; margin 8.0, not 4.0"):
         api.build_engine(source, RTX, precision="fp16")
     assert open_artifact(own.path).sha256 == own.sha256
@@ -166,7 +166,7 @@ def test_no_transposed_convolution_in_bf16(typed: Typed, tmp_path: Path) -> None
     record = replace(source.record, precision="bf16", kept=keep_by_rule(source.path))
     autocast(source.path, tmp_path / record.file_name, "bf16", keep=record.kept)
     stamp(tmp_path / record.file_name, record.to_metadata())
-    with pytest.raises(EngineError, match=r"ConvTranspose .* in bf16.*convert --bf16"):
+    with pytest.raises(EngineError, match=r"ConvTranspose .* in bf16.*Convert the fp32 file to bf16"):
         api.build_engine(tmp_path / record.file_name, RTX)
     with pytest.raises(EngineError, match="cannot build"):  # the day this builds, the rule can go
         build_engine(tmp_path / record.file_name, "rtx", record.signature, RTX)
@@ -313,7 +313,7 @@ def test_options_that_need_a_gpu(option: str) -> None:
 
 
 def test_tensorrt_takes_no_targets() -> None:
-    with pytest.raises(UsageError, match="no --targets"):
+    with pytest.raises(UsageError, match="no targets"):
         engines.check_options("tensorrt", RTX, "fp32", NO_GPU)
 
 

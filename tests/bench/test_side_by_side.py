@@ -13,7 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 from samdec_export.bench.measure import Program, Workload, measure
 from samdec_export.bench.side_by_side import BenchEntry, bench_entries, parse_entry
 from samdec_export.cli import app as cli
-from samdec_export.cli.flags import parse_counts
+from samdec_export.core.choices import parse_counts
 from samdec_export.core.errors import GraphError, UsageError
 from samdec_export.export.cost import count_cost
 
@@ -112,7 +112,7 @@ def test_bad_requests_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no runner 'tpu'"):
         parse_entry("a.onnx@tpu", None)
     for text in ("0", "", "1,,2", "-1", "two"):
-        with pytest.raises(UsageError, match=r"--prompts .* is not a list"):
-            parse_counts("prompts", text)
+        with pytest.raises(UsageError, match=r"prompts .* is not a list"):
+            parse_counts(text, "prompts")
     with pytest.raises(GraphError, match="cannot be read"):
         bench_entries([BenchEntry(path=tmp_path / "none.onnx", name="x")], Workload.grid([1], [1], [1]))

@@ -37,7 +37,7 @@ def test_ranges_are_the_users(capsys: pytest.CaptureFixture[str], tmp_path: Path
         tmp_path,
     )
     assert call(capsys, *words, "--no-validate")[0] == 0
-    code, out, _ = call(capsys, "validate", tmp_path / "sam_tiny.prompts.onnx", "--json", "-")
+    code, out, _ = call(capsys, "validate", tmp_path / "sam_tiny.prompts.onnx", "--json")
     cases = [case["case"] for case in json.loads(out)["comparisons"][0]["cases"]]
     assert code == 0
     assert "images=4,prompts=5,points=4" in cases
@@ -96,7 +96,7 @@ def test_a_checkpoint_becomes_a_proven_file(tmp_path: Path, checkpoint: Path) ->
     assert "0 failed" in done.stdout
     assert "Exporting sam_tiny decoder" in done.stderr
     assert "traced" in done.stdout
-    again = run("validate", "artifacts/sam_tiny.decoder.onnx", "--ckpt", checkpoint, "--json", "r.json", cwd=tmp_path)
+    again = run("validate", "artifacts/sam_tiny.decoder.onnx", "--ckpt", checkpoint, "--report", "r.json", cwd=tmp_path)
     assert again.returncode == 0, again.stderr
     report = json.loads((tmp_path / "r.json").read_text())
     assert report["passed"]
@@ -113,7 +113,7 @@ def test_a_failed_validation_exits_7_and_says_how_to_replay(
     largest = max(model.graph.initializer, key=lambda tensor: len(tensor.raw_data))
     largest.raw_data = bytes(len(largest.raw_data))
     onnx.save(model, tmp_path / "broken.onnx")
-    code, out, err = call(capsys, "validate", tmp_path / "broken.onnx", "--sweep", "quick", "--json", "-")
+    code, out, err = call(capsys, "validate", tmp_path / "broken.onnx", "--sweep", "quick", "--json")
     assert code == 7
     assert is_one_clear_line(err)
     replay = err.strip().rpartition("Replay: samdec-export ")[2].split()
@@ -206,7 +206,7 @@ def test_a_report_never_replaces_what_it_is_about(
     (tmp_path / "link.json").symlink_to(artifact)
     for target in (artifact, checkpoint, tmp_path / "link.json"):
         before = target.read_bytes()
-        code, _, err = call(capsys, "validate", artifact, "--ckpt", checkpoint, "--json", target)
+        code, _, err = call(capsys, "validate", artifact, "--ckpt", checkpoint, "--report", target)
         assert code == 2
         assert "is an input of this run" in err
         assert target.read_bytes() == before
@@ -214,7 +214,7 @@ def test_a_report_never_replaces_what_it_is_about(
 
 def test_a_report_goes_to_a_pipe_as_it_comes(export: Export, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
-    words = ["-q", "validate", str(export().artifact.path), "--sweep", "quick", "--json", str(tmp_path / "pipe")]
+    words = ["-q", "validate", str(export().artifact.path), "--sweep", "quick", "--report", str(tmp_path / "pipe")]
     process = subprocess.Popen([*COMMAND, *words], stdout=subprocess.DEVNULL)
     assert json.loads((tmp_path / "pipe").read_text())["passed"]
     assert process.wait() == 0
@@ -340,7 +340,7 @@ def test_a_name_cannot_break_the_lines(export: Export, tmp_path: Path, capsys: p
     )
 
 
-@pytest.mark.parametrize("words", ["models", "inspect PATH", "validate PATH --sweep quick --json -"])
+@pytest.mark.parametrize("words", ["models", "inspect PATH", "validate PATH --sweep quick --json"])
 def test_a_reader_that_leaves_is_no_failure(export: Export, words: str) -> None:
     command = [*COMMAND, "-q", *words.replace("PATH", str(export().artifact.path)).split()]
     read, write = os.pipe()

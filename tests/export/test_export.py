@@ -99,7 +99,7 @@ def test_a_file_that_lost_its_sidecar_still_validates(export: Export, tmp_path: 
 
 
 def test_mask_input_belongs_to_the_prompts_graph() -> None:
-    with pytest.raises(Exception, match="--mask-input is a choice of the prompts graph"):
+    with pytest.raises(Exception, match="mask_input is a choice of the prompts graph"):
         GraphOptions(graph="meta", mask_input=True)
 
 

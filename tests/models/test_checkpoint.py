@@ -61,7 +61,7 @@ def test_the_grid_is_told_by_the_stored_positions(tmp_path: Path, full: dict[str
 
 def test_a_decoder_alone_needs_a_name(tmp_path: Path, full: dict[str, Tensor]) -> None:
     torch.save(full, tmp_path / "c.pt")
-    with pytest.raises(CheckpointError, match=r"no known image encoder.*--model \(sam_b, sam_l, sam_h, mobile_sam\)"):
+    with pytest.raises(CheckpointError, match=r"no known image encoder.*model \(sam_b, sam_l, sam_h, mobile_sam\)"):
         load_model(tmp_path / "c.pt")
     assert load_model(tmp_path / "c.pt", "vit_l").spec.name == "sam_l"
     with pytest.raises(UsageError, match=r"no model called 'sam_x'.*Did you mean sam_"):

@@ -84,7 +84,7 @@ def perturbed(path: Path, target: Path, factor: float) -> Path:
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16"])
 def test_a_golden_judges_without_torch_or_checkpoint(typed: Typed, recorded: Path, precision: str) -> None:
-    done = without_torch("validate", typed(precision), "--golden", recorded, "--json", "-")
+    done = without_torch("validate", typed(precision), "--golden", recorded, "--json")
     assert done.returncode == 0, done.stderr
     comparisons = json.loads(done.stdout)["comparisons"]
     assert [len(item["cases"]) for item in comparisons] == [8] * {"fp32": 1, "fp16": 3, "bf16": 1}[precision]
@@ -180,7 +180,7 @@ def test_kept_inputs_need_no_generator(
     assert api.validate(path, golden=kept).result.passed
     with pytest.raises(UsageError, match=r"cannot be had again: NumPy .* draws others than .*") as caught:
         api.validate(path, golden=recorded)
-    assert "--keep-inputs" in caught.value.advice
+    assert "keep_inputs" in caught.value.advice
 
 
 def test_other_weights_fail(tmp_path: Path, export: Export, recorded: Path) -> None:

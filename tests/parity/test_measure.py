@@ -22,7 +22,6 @@ from samdec_export import api
 from samdec_export.backends.candidates import open_candidate
 from samdec_export.core.errors import UsageError, ValidationError
 from samdec_export.core.feeds import Case, FeedsCache, Inputs, NamedFeeds, make_feeds
-from samdec_export.core.options import Conversion
 from samdec_export.core.results import CaseResult, ValidationResult
 from samdec_export.core.runner import Array, Feeds, Outputs
 from samdec_export.core.signature import Signature, TensorSpec
@@ -32,6 +31,7 @@ from samdec_export.parity.summary import to_json
 from samdec_export.parity.tasks import CaseTask, run_task, sweep_tasks
 from samdec_export.parity.tolerances import FLOOR_FACTOR, TOLERANCES
 from samdec_export.parity.validate import merge, validate
+from samdec_export.precision.options import Conversion
 
 SPECS = (
     TensorSpec(name="masks", dtype="float32", shape=(1, 2, 4, 4), content="masks"),

@@ -21,12 +21,13 @@ from onnx import TensorProto, helper
 from samdec_export import api
 from samdec_export.core.dtypes import Precision
 from samdec_export.core.errors import GraphError, UsageError
-from samdec_export.core.options import Conversion, GraphOptions
+from samdec_export.core.options import GraphOptions
 from samdec_export.export.cost import usual_products
 from samdec_export.export.onnx_file import open_artifact
 from samdec_export.models.checkpoint import load_model
 from samdec_export.precision.autocast import autocast
 from samdec_export.precision.keep import CHEAP_SHARE, keep_by_range, keep_by_rule, keep_cheap
+from samdec_export.precision.options import Conversion
 
 FP16 = Conversion(precision="fp16")
 BF16 = Conversion(precision="bf16")
@@ -185,7 +186,7 @@ def test_convolutions_are_products_in_bf16(export: Export, tmp_path: Path) -> No
 def test_a_convolution_is_kept_by_name_in_bf16(export: Export, tmp_path: Path) -> None:
     source = export(**CONTRACTS["reference"]).artifact.path
     name = next(node.name for node in onnx.load(source).graph.node if node.op_type == "Conv")
-    done = api.convert(source, Conversion(precision="bf16", keep=(name,)), out=tmp_path, validate=False)
+    done = api.convert(source, Conversion(precision="bf16", keep_fp32=(name,)), out=tmp_path, validate=False)
     types = {value.name: value.type.tensor_type.elem_type for value in inferred(done.artifact.path)}
     (product,) = (node for node in onnx.load(done.artifact.path).graph.node if node.name == name)
     assert types[product.output[0]] == TensorProto.FLOAT
@@ -198,7 +199,7 @@ def inferred(path: Path) -> Iterator[onnx.ValueInfoProto]:
 @pytest.mark.parametrize("contract", ["decoder", "prompts", "reference"])
 def test_no_product_in_fp32_if_so_asked(export: Export, tmp_path: Path, contract: str) -> None:
     usual = converted(export, tmp_path, FP16, **CONTRACTS[contract])
-    done = converted(export, tmp_path, replace(FP16, all_products=True), **CONTRACTS[contract])
+    done = converted(export, tmp_path, replace(FP16, all_matmuls=True), **CONTRACTS[contract])
     assert usual.file.shares.keys() == {"float16", "float32"}
     assert done.file.shares == pytest.approx({"float16": 1.0})
     assert done.validated is not None
@@ -206,16 +207,16 @@ def test_no_product_in_fp32_if_so_asked(export: Export, tmp_path: Path, contract
     assert usual.artifact.path != done.artifact.path, "one does not overwrite the other"
     assert done.artifact.path.name.endswith(".fp16.all-products.onnx")
     record = open_artifact(done.artifact.path).record
-    assert record.conversion == replace(FP16, all_products=True).to_json()
+    assert record.conversion == replace(FP16, all_matmuls=True).to_json()
     assert any("normalisation" in reason for reason in record.kept.values()), "what is no product stays protected"
 
 
 def test_a_product_that_cannot_be_fp16_is_said(export: Export, planted: tuple[Path, Path], tmp_path: Path) -> None:
-    wanted = replace(FP16, all_products=True)
+    wanted = replace(FP16, all_matmuls=True)
     first = next(node.name for node in onnx.load(export().artifact.path).graph.node if node.op_type == "MatMul")
     with pytest.raises(GraphError, match=f"1 of the matrix products .*: {first} \\(asked for: {first}\\)"):
-        api.convert(export().artifact.path, replace(wanted, keep=(first,)), out=tmp_path, validate=False)
-    with pytest.raises(GraphError, match=r"--all-products: .*range: "):
+        api.convert(export().artifact.path, replace(wanted, keep_fp32=(first,)), out=tmp_path, validate=False)
+    with pytest.raises(GraphError, match=r"all_matmuls: .*range: "):
         api.convert(planted[1], replace(wanted, margin=60.0), out=tmp_path, validate=False)
     assert not list(tmp_path.iterdir())
 
@@ -261,13 +262,16 @@ def test_too_few_products_in_fp16_is_an_error(export: Export, tmp_path: Path) ->
         GraphError, match=r"Only .*% of the operations of matrix products would be fp16: .*asked for: MatMul"
     ):
         api.convert(
-            export().artifact.path, Conversion(precision="fp16", keep=("MatMul",)), out=tmp_path / "out", validate=False
+            export().artifact.path,
+            Conversion(precision="fp16", keep_fp32=("MatMul",)),
+            out=tmp_path / "out",
+            validate=False,
         )
     assert not (tmp_path / "out").exists() or not list((tmp_path / "out").iterdir())
 
 
 def test_nodes_are_kept_by_pattern(export: Export, tmp_path: Path) -> None:
-    wanted = Conversion(precision="fp16", keep=("Soft*", "Gelu"))
+    wanted = Conversion(precision="fp16", keep_fp32=("Soft*", "Gelu"))
     done = api.convert(export().artifact.path, wanted, out=tmp_path, validate=False)
     asked = [name for name, reason in done.artifact.record.kept.items() if "asked for" in reason]
     model = onnx.load(done.artifact.path)
@@ -281,7 +285,7 @@ def test_nodes_are_kept_by_pattern(export: Export, tmp_path: Path) -> None:
     assert {types[node.output[0]] for node in kept} == {TensorProto.FLOAT}
     with pytest.raises(UsageError, match="'Nonsense' matches no node"):
         api.convert(
-            export().artifact.path, Conversion(precision="fp16", keep=("Nonsense",)), out=tmp_path, validate=False
+            export().artifact.path, Conversion(precision="fp16", keep_fp32=("Nonsense",)), out=tmp_path, validate=False
         )
 
 
@@ -327,7 +331,7 @@ def test_bad_input_ends_in_one_line(export: Export, tmp_path: Path, capsys: pyte
         (2, "Name one precision", (source,)),
         (2, "Name one precision", (source, "--fp16", "--bf16")),
         (2, "--io fp16 does not go with", (source, "--bf16", "--io", "fp16")),
-        (2, "is not a share", (source, "--fp16", "--max-flips", "3")),
+        (2, "is not below 1", (source, "--fp16", "--max-flips", "3")),
         (2, "is below 1", (source, "--fp16", "--margin", "0")),
         (2, "Leave one of them out", (source, "--fp16", "--all-products", "--max-flips", "0.1")),
     ]
@@ -346,7 +350,7 @@ def test_the_command_shows_what_it_did(export: Export, tmp_path: Path, capsys: p
     assert out.count("0 failed") == 3
     file = tmp_path / "sam_tiny.decoder.fp16.onnx"
     assert "% float16" in call(capsys, "inspect", file)[1]
-    report = json.loads(call(capsys, "validate", file, "--sweep", "quick", "--json", "-")[1])
+    report = json.loads(call(capsys, "validate", file, "--sweep", "quick", "--json")[1])
     assert [len(comparison["cases"]) for comparison in report["comparisons"]] == [8, 8, 8]
 
 

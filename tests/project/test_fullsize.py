@@ -19,10 +19,11 @@ from samdec_export.backends.eager import EagerRunner
 from samdec_export.backends.oracle.runner import OracleRunner
 from samdec_export.backends.ort import OrtRunner
 from samdec_export.core.feeds import Case, make_feeds
-from samdec_export.core.options import Conversion, GraphOptions
+from samdec_export.core.options import GraphOptions
 from samdec_export.models.checkpoint import load_model
 from samdec_export.models.sam.graphs import build_graph
 from samdec_export.parity.metrics import mask_metrics, tensor_metrics
+from samdec_export.precision.options import Conversion
 
 Arrays = dict[str, NDArray[Any]]
 

@@ -327,7 +327,7 @@ def test_engines_that_triton_cannot_serve(prompts: Path, tmp_path: Path) -> None
     ):
         with pytest.raises(EngineError, match=message):
             bundle([make_engine(prompts, tmp_path, **changes)], USUAL, tmp_path / "models")
-    with pytest.raises(EngineError, match="--kind cpu is for ONNX files"):
+    with pytest.raises(EngineError, match="kind='cpu' is for ONNX files"):
         bundle([make_engine(prompts, tmp_path)], ServingOptions(kind="cpu"), tmp_path / "models")
     assert not (tmp_path / "models").exists()
 

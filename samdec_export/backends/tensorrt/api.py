@@ -198,7 +198,7 @@ class PlanEngine(Protocol):
 
 
 class PlanRuntime(Protocol):
-    """Loads plans. Only a plan of `--version-compat` brings host code, which must be allowed."""
+    """Loads plans. Only a plan of `version_compat` brings host code, which must be allowed."""
 
     engine_host_code_allowed: bool
 

@@ -148,7 +148,7 @@ def _parse(api: Api, builder: EngineBuilder, title: str, path: Path, notes: Jour
 def _refusal(title: str, path: Path, reasons: list[str], wanted: BuildOptions) -> EngineError:
     advice = "Leave out options until it builds, and report what is left as a bug."
     if wanted.workspace and any(re.search(r"Requested size|workspace|memory", reason, re.I) for reason in reasons):
-        advice = f"Give it more than --workspace {wanted.workspace} (MB), or leave that out."
+        advice = f"Give it more than {{workspace={wanted.workspace}}} (MB), or leave that out."
     return EngineError(f"{title} cannot build an engine of {path}: {_first(reasons)}.", advice)
 
 
@@ -202,7 +202,7 @@ def _set_timing_cache(config: Config, path: Path) -> None:
         try:
             content = path.read_bytes()
         except OSError as error:
-            raise GraphError(f"{path} cannot be read: {error.strerror}.", "Name another --timing-cache.") from error
+            raise GraphError(f"{path} cannot be read: {error.strerror}.", "Name another {timing_cache}.") from error
     if not config.set_timing_cache(config.create_timing_cache(content), False):
         raise EngineError(
             f"The timing cache {path} is not of this GPU and this version of TensorRT.", "Name another file for it."
@@ -219,7 +219,7 @@ def _add_profile(builder: EngineBuilder, config: Config, signature: Signature, g
         if any(isinstance(axis, Dim | Scaled) for axis in spec.shape):
             profile.set_shape(spec.name, spec.concrete(lows), spec.concrete(usuals), spec.concrete(highs))
     if config.add_optimization_profile(profile) < 0:
-        raise EngineError("TensorRT refuses the profile.", "Check --profile.")
+        raise EngineError("TensorRT refuses the profile.", "Check {profiles}.")
 
 
 def _layers(network: Network) -> Iterator[Layer]:

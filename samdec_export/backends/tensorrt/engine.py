@@ -159,30 +159,29 @@ def _objections(
     if engine == "tensorrt":
         yield (
             bool(wanted.targets),
-            "TensorRT builds for the GPU that it runs on: it has no --targets.",
-            "Leave it out, or build with --engine rtx.",
+            "TensorRT builds for the GPU that it runs on: it has no {targets}.",
+            "Leave it out, or build with {engine=rtx}.",
         )
         return
     yield (
         wanted.timing_cache is not None,
-        "TensorRT-RTX times no kernels when it builds: --timing-cache has no effect.",
-        "Leave it out, or use --engine tensorrt.",
+        "TensorRT-RTX times no kernels when it builds: {timing_cache} has no effect.",
+        "Leave it out, or use {engine=tensorrt}.",
     )
     yield (
         wanted.hardware_compat,
-        "TensorRT-RTX builds for the GPU generations it is given: --hardware-compat has no effect.",
-        "Name them with --targets, or use --engine tensorrt.",
+        "TensorRT-RTX builds for the GPU generations it is given: {hardware_compat} has no effect.",
+        "Name them with {targets}, or use {engine=tensorrt}.",
     )
     yield (
         "sm75" in wanted.targets and precision != "fp16",
         f"TensorRT-RTX builds for sm75 in fp16 only, and this is {precision}.",
-        "Add --fp16, or leave sm75 out of --targets.",
+        "Add {precision=fp16}, or leave sm75 out of {targets}.",
     )
-    options = {"version-compat": wanted.version_compat, "strip-weights": wanted.strip_weights, "refit": wanted.refit}
-    for name, on in options.items():
+    for name in ("version_compat", "strip_weights", "refit"):
         yield (
-            on and machine.gpu is None,
-            f"TensorRT-RTX needs a GPU for --{name}, and there is none here.",
+            getattr(wanted, name) and machine.gpu is None,
+            f"TensorRT-RTX needs a GPU for {{{name}}}, and there is none here.",
             "Leave it out, or build on a machine with a GPU.",
         )
 
@@ -221,7 +220,7 @@ def check_precision(built: BuiltEngine, source: Artifact) -> None:
     if unsafe := [text for text in built.warnings if "layernorm" in text.lower() and "fp16" in text.lower()]:
         raise EngineError(
             f"{source.path}: TensorRT warns of normalisation in fp16: {unsafe[0]}",
-            "Convert the fp32 file without --no-protect.",
+            "Convert the fp32 file without {protect=False}.",
         )
     record = source.record
     products = [layer for layer in built.layers if layer.type in PRODUCTS]
@@ -232,7 +231,7 @@ def check_precision(built: BuiltEngine, source: Artifact) -> None:
         raise EngineError(
             f"{source.path}: {len(stray)} of {len(products)} matrix products would not be computed in "
             f"{record.precision}, and its record keeps none of these: {named}.",
-            "Convert the fp32 file again; --keep-fp32 is how a node is kept on purpose.",
+            "Convert the fp32 file again; {keep_fp32} is how a node is kept on purpose.",
         )
 
 

@@ -81,14 +81,14 @@ def check_profiles(signature: Signature, profiles: Sequence[Profile]) -> None:
     for dim in (dim for profile in profiles for dim in profile):
         if dim.name not in known:
             raise UsageError(
-                f"--profile: the graph has no dynamic axis {dim.name!r}.", f"Known: {', '.join(known) or 'none'}."
+                f"{{profiles}}: the graph has no dynamic axis {dim.name!r}.", f"Known: {', '.join(known) or 'none'}."
             )
         limit = known[dim.name]
         if not limit.min <= dim.min <= dim.max <= limit.max:
             raise UsageError(
-                f"--profile {dim.name}={dim.min}:{dim.opt}:{dim.max} leaves the range {limit.min} to {limit.max} that "
-                "the graph was made and validated for.",
-                f"Stay within it, or export again with --range {dim.name}={dim.min}:{dim.opt}:{dim.max}.",
+                f"{{profiles}} {dim.name}={dim.min}:{dim.opt}:{dim.max} leaves the range {limit.min} to {limit.max} "
+                "that the graph was made and validated for.",
+                f"Stay within it, or export again with {{ranges}} {dim.name}={dim.min}:{dim.opt}:{dim.max}.",
             )
 
 
@@ -104,8 +104,8 @@ def check_turing(typed: Artifact, targets: Sequence[str]) -> None:
         reasons = "; ".join(f"{node} ({typed.record.kept.get(node, 'not converted')})" for node in kept)
         raise EngineError(
             f"{typed.path} multiplies matrices in fp32, which TensorRT-RTX does not do on sm75: {reasons}.",
-            "Name the fp32 file and --fp16, which converts for sm75 (convert --all-products), or leave sm75 out of "
-            "--targets.",
+            "Name the fp32 file and {precision=fp16}, which converts for sm75 ({all_matmuls}), or leave sm75 out of "
+            "{targets}.",
         )
 
 
@@ -147,7 +147,7 @@ def _has_no_float_shape(model: onnx.ModelProto, signature: Signature) -> Iterato
         if name in floats:
             yield (
                 f"the sizes of tensors follow from {name}, which is not of whole numbers",
-                "Export with --graph prompts: its masks are resized outside the graph.",
+                "Export with {graph=prompts}: its masks are resized outside the graph.",
             )
         maker = makers.get(name)
         if maker is not None and maker.op_type not in ("Shape", "Size"):
@@ -172,7 +172,7 @@ def _has_no_bf16_deconvolution(model: onnx.ModelProto, signature: Signature) -> 
         if node.op_type == "ConvTranspose" and flow.types.get(node.output[0]) == TensorProto.BFLOAT16:
             yield (
                 f"ConvTranspose {node.name} in bf16",
-                "Make it with samdec-export convert --bf16, which writes convolutions as products.",
+                "Convert the fp32 file to bf16 with samdec-export, which writes convolutions as products.",
             )
 
 

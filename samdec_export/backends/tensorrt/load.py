@@ -101,7 +101,7 @@ def _weights(file: EngineFile) -> Path:
     if found is None:
         raise EngineError(
             f"{file.path} was built without weights, and {file.record.onnx}, which has them, does not lie beside it.",
-            "Put the ONNX file beside it, or build without --strip-weights.",
+            "Put the ONNX file beside it, or build without {strip_weights}.",
         )
     return found
 
