@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
 from samdec_export.backends.tensorrt.engine_file import EngineFile, open_engine
 from samdec_export.backends.tensorrt.index import obstacle
@@ -19,8 +19,6 @@ from samdec_export.core.options import BenchRunner, Provider
 from samdec_export.core.signature import Signature
 
 if TYPE_CHECKING:
-    from torch import nn
-
     from samdec_export.core.runner import Runner
 
 __all__ = [
@@ -93,12 +91,12 @@ class Timed:
     Args:
         candidate: The file, and where it runs.
         threads: Threads within an operator; torch takes its own from the environment.
-        module: Loads the module that the file was exported from.
+        module: Loads the module that the file was exported from, a torch.nn.Module: torch is not imported here.
     """
 
     candidate: Candidate
     threads: int
-    module: Callable[[], nn.Module]
+    module: Callable[[], Any]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
