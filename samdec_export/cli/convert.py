@@ -12,16 +12,14 @@ from rich.table import Table
 from samdec_export.api import CaseOptions, Conversion, ConvertOptions
 from samdec_export.cli.flags import (
     AsJson,
-    Bf16,
     Case,
     Checkpoint,
+    ConvertTo,
     Feeds,
-    Fp16,
     NoValidate,
     Out,
     Seed,
     Sweep,
-    chosen_precision,
     print_json,
     takes,
 )
@@ -43,9 +41,8 @@ Artifact = Annotated[Path, typer.Argument(help="Exported fp32 file.", show_defau
 def convert_command(
     artifact: Artifact,
     ckpt: Checkpoint = None,
-    fp16: Fp16 = False,
-    bf16: Bf16 = False,
     *,
+    to: ConvertTo,
     options: ConvertOptions,
     feeds: Feeds = None,
     out: Out = None,
@@ -56,7 +53,7 @@ def convert_command(
     """Convert an exported file to fp16 or bf16, and measure in masks what that costs."""
     from samdec_export import api
 
-    wanted = options_of(Conversion, options, precision=chosen_precision(fp16, bf16))
+    wanted = options_of(Conversion, options, precision=to.precision)
     done = api.convert(artifact, wanted, ckpt, out=out, feeds=feeds, sweep=sweep, validate=not no_validate)
     print_json(done.to_json()) if as_json else converted(done)
     if done.validated:

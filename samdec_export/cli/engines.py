@@ -10,7 +10,7 @@ import typer
 from rich.table import Table
 
 from samdec_export.api import BuildOptions
-from samdec_export.cli.flags import AsJson, Bf16, Checkpoint, Fp16, Out, chosen_precision, print_json, takes
+from samdec_export.cli.flags import AsJson, Checkpoint, ConvertTo, Out, print_json, takes
 from samdec_export.cli.terminal import console, size
 from samdec_export.core.options import ExportOptions
 
@@ -26,17 +26,16 @@ def trt_command(
         Path | None, typer.Argument(help="Exported file.", show_default=f"the one in {ExportOptions.out}/")
     ] = None,
     ckpt: Checkpoint = None,
-    fp16: Fp16 = False,
-    bf16: Bf16 = False,
-    out: Out = None,
     *,
+    to: ConvertTo,
+    out: Out = None,
     options: BuildOptions,
     as_json: AsJson = False,
 ) -> None:
     """Build a TensorRT or TensorRT-RTX engine, converted first where asked for, and check the precision that it got."""
     from samdec_export import api
 
-    precision = chosen_precision(fp16, bf16) if fp16 or bf16 else None
+    precision = to.precision if to.asked else None
     done = api.build_engine(artifact, options, ckpt, precision=precision, out=out)
     print_json(done.to_json()) if as_json else engine_built(done)
 

@@ -13,13 +13,11 @@ from samdec_export.api import CaseOptions, Conversion, GraphOptions
 from samdec_export.cli.convert import converted
 from samdec_export.cli.flags import (
     AsJson,
-    Bf16,
     Checkpoint,
-    Fp16,
+    ConvertTo,
     Model,
     NoValidate,
     Sweep,
-    chosen_precision,
     flag,
     print_json,
     takes,
@@ -47,8 +45,7 @@ def onnx_command(
     out: Annotated[Path, flag(ExportOptions, "out")] = ExportOptions.out,
     sweep: Sweep = CaseOptions.sweep,
     no_validate: NoValidate = False,
-    fp16: Fp16 = False,
-    bf16: Bf16 = False,
+    to: ConvertTo,
     as_json: AsJson = False,
 ) -> None:
     """Export a checkpoint's decoder as simplified ONNX, and validate it against eager PyTorch."""
@@ -56,7 +53,7 @@ def onnx_command(
 
     if ckpt is None and model is None:
         log.info("No checkpoint: exporting the embedded sam_toy, which was trained on drawn shapes.")
-    wanted = Conversion(precision=chosen_precision(fp16, bf16)) if fp16 or bf16 else None
+    wanted = Conversion(precision=to.precision) if to.asked else None
     done = api.export(ckpt, model, options=options, out=out, sweep=sweep, validate=not no_validate)
     failed = done.validated is not None and not done.validated.result.passed
     if not as_json:

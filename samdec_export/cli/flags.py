@@ -6,15 +6,15 @@ import functools
 import inspect
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import is_dataclass
+from dataclasses import asdict, dataclass, is_dataclass
 from pathlib import Path
-from typing import Annotated, Any, get_type_hints
+from typing import Annotated, Any, get_args, get_type_hints
 
 import typer
 from annotated_types import Ge, Le
 
 from samdec_export.api import CaseOptions, GraphOptions
-from samdec_export.core.choices import Choice, Options, choices_of
+from samdec_export.core.choices import Choice, Help, Options, choices_of
 from samdec_export.core.dtypes import LowPrecision
 from samdec_export.core.errors import UsageError
 from samdec_export.core.options import ExportOptions, GraphName, SweepName
@@ -22,18 +22,16 @@ from samdec_export.core.spelling import as_flag, spelled
 
 __all__ = [
     "AsJson",
-    "Bf16",
     "Case",
     "Checkpoint",
+    "ConvertTo",
     "Feeds",
-    "Fp16",
     "Graph",
     "Model",
     "NoValidate",
     "Out",
     "Seed",
     "Sweep",
-    "chosen_precision",
     "flag",
     "print_json",
     "takes",
@@ -141,19 +139,32 @@ Case = Annotated[str | None, flag(CaseOptions, "case")]
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 NoValidate = Annotated[bool, typer.Option("--no-validate", help="Do not compare with eager PyTorch.")]
-Fp16 = Annotated[bool, typer.Option("--fp16", help="Convert to IEEE half precision.")]
-Bf16 = Annotated[bool, typer.Option("--bf16", help="Convert to bfloat16.")]
 
 
-def chosen_precision(fp16: bool, bf16: bool) -> LowPrecision:
-    """Return the one of two flags that is set.
+@dataclass(frozen=True, kw_only=True)
+class ConvertTo:
+    """A flag for each precision that a file can be converted to."""
 
-    Raises:
-        UsageError: None is, or both are.
-    """
-    if fp16 == bf16:
-        raise UsageError("Name one precision to convert to.", "Add {precision=fp16} or {precision=bf16}.")
-    return "fp16" if fp16 else "bf16"
+    fp16: Annotated[bool, Help("Convert to IEEE half precision.")] = False
+    bf16: Annotated[bool, Help("Convert to bfloat16.")] = False
+
+    @property
+    def asked(self) -> bool:
+        """Return whether one is asked for."""
+        return any(asdict(self).values())
+
+    @property
+    def precision(self) -> LowPrecision:
+        """Return the one that is asked for.
+
+        Raises:
+            UsageError: None is, or several are.
+        """
+        asked: list[LowPrecision] = [name for name in get_args(LowPrecision) if getattr(self, name)]
+        if len(asked) != 1:
+            known = " or ".join(f"{{precision={name}}}" for name in get_args(LowPrecision))
+            raise UsageError("Name one precision to convert to.", f"Add {known}.")
+        return asked[0]
 
 
 def print_json(value: object) -> None:

@@ -57,8 +57,8 @@ def test_the_first_screen_names_the_two_scripts() -> None:
 
 
 def test_every_choice_is_documented() -> None:
-    architecture = (ROOT / "docs" / "architecture.md").read_text()
-    assert all(f"`{graph}`" in README and f"`{graph}`" in architecture for graph in GRAPHS)
+    contracts = (ROOT / "docs" / "contracts.md").read_text()
+    assert all(f"`{graph}`" in README and f"`{graph}`" in contracts for graph in GRAPHS)
     assert f"`--masks {'|'.join(MASKS)}`" in README
 
 
