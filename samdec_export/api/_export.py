@@ -71,7 +71,7 @@ def export(
     with staging(folder) as scratch:
         loaded = load_model(source, model)
         traced = scratch / "traced.onnx"
-        trace_graph(*graph_to_export(loaded, options, options.opset), traced)
+        trace_graph(*graph_to_export(loaded, options), traced)
         done = simplify_graph(traced, scratch, folder)
     validated = None
     if validate:

@@ -11,7 +11,7 @@ from samdec_export.models.sam.graphs import ExportGraph, build_graph
 __all__ = ["graph_to_export"]
 
 
-def graph_to_export(loaded: LoadedModel, options: GraphOptions, opset: int) -> tuple[ExportGraph, Record]:
+def graph_to_export(loaded: LoadedModel, options: GraphOptions) -> tuple[ExportGraph, Record]:
     """Return the graph that `options` ask for, and the record that an fp32 export of it carries.
 
     Raises:
@@ -33,7 +33,7 @@ def graph_to_export(loaded: LoadedModel, options: GraphOptions, opset: int) -> t
         dynamic_grid=options.dynamic_grid,
         arrangement=options.arrangement,
         choices=graph.choices,
-        opset=opset,
+        opset=options.opset,
         checkpoint=loaded.checkpoint,
         signature=graph.signature,
         tools=tool_versions(*EXPORT),

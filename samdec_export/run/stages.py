@@ -60,13 +60,13 @@ def trace_stage(job: Job, folder: Path) -> Stage[StageResult]:
         from samdec_export.export.to_onnx import trace_graph
         from samdec_export.models.record import graph_to_export
 
-        graph, record = graph_to_export(job.weights.loaded, config.graph_options, config.opset)
+        graph, record = graph_to_export(job.weights.loaded, config.graph_options)
         with staging(folder) as scratch:
             trace_graph(graph, record, scratch / TRACED)
             os.replace(scratch / TRACED, folder / TRACED)
         return StageOutput(files=(folder / TRACED,), result=StageResult())
 
-    own = {"checkpoint": job.digest, "model": config.model, "opset": config.opset, **asdict(config.graph_options)}
+    own = {"checkpoint": job.digest, "model": config.model, **asdict(config.graph_options)}
     return Stage(name="export", inputs=job.inputs(EXPORT, own), result=StageResult, make=make)
 
 

@@ -170,7 +170,9 @@ from samdec_export.core.feeds import Case, make_feeds
 from samdec_export.models.checkpoint import load_model
 from samdec_export.models.record import graph_to_export
 loaded = load_model(None, "sam_tiny")
-(plain, whole), (graph, record) = (graph_to_export(loaded, GraphOptions(graph=name)) for name in ("decoder", "embedded"))
+(plain, whole), (graph, record) = (
+    graph_to_export(loaded, GraphOptions(graph=name)) for name in ("decoder", "embedded")
+)
 feeds = dict(make_feeds(record.signature, Case(sizes={"batch": 2, "points": 3})))
 encoding = plain.encoder.dense_pe(8, 8).numpy().reshape(1, -1, 8, 8)
 found = EagerRunner(graph, record.signature).run(feeds)
