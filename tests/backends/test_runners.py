@@ -290,7 +290,7 @@ def test_polygraphy_runs_what_it_is_given(polygraphy: Any) -> None:
 SELECT = """
 import sys
 from samdec_export.backends.tensorrt.polygraphy import _polygraphy
-from samdec_export.errors import EngineError
+from samdec_export.core.errors import EngineError
 
 first, second = sys.argv[1:]
 polygraphy = _polygraphy(first)
