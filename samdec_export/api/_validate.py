@@ -9,6 +9,7 @@ from typing import Final
 from samdec_export.backends.candidates import Subject, open_subject
 from samdec_export.core import interrupts
 from samdec_export.core.artifact import Artifact
+from samdec_export.core.choices import options_of
 from samdec_export.core.errors import UsageError
 from samdec_export.core.feeds import NamedFeeds
 from samdec_export.core.files import FilePath, as_path, optional_path
@@ -16,7 +17,7 @@ from samdec_export.core.options import Provider, SweepName
 from samdec_export.parity.cases import only_case, outside_ranges, range_notes, select_cases
 from samdec_export.parity.comparisons import Validated, comparisons_of, judge
 from samdec_export.parity.golden import open_golden
-from samdec_export.parity.options import SweepOptions
+from samdec_export.parity.options import CaseOptions
 from samdec_export.parity.references import Reference, eager_references, golden_reference
 from samdec_export.parity.replay import Replay
 from samdec_export.parity.validate import Comparison
@@ -65,7 +66,8 @@ def validate(
     subject = open_subject(path, provider)
     artifact = subject.artifact
     kept = open_golden(answers) if answers else None
-    seed, width = SweepOptions.seed if seed is None else seed, sweep or WIDEST
+    seed, width = CaseOptions.seed if seed is None else seed, sweep or WIDEST
+    asked = CaseOptions(sweep=width, seed=seed, feeds=recorded, case=case)
     cases = (
         kept.cases()
         if kept
@@ -85,16 +87,8 @@ def validate(
     else:
         comparisons, notes = comparisons_of(subject, references)
     notes += left_out + (range_notes(artifact.record, chosen) if answers or recorded else ())
-    replay = Replay(
-        file=path,
-        checkpoint=weights,
-        outputs=elsewhere,
-        golden=answers,
-        feeds=recorded,
-        seed=seed,
-        sweep=width,
-        provider=provider,
-    )
+    facts = {"checkpoint": weights, "outputs": elsewhere, "golden": answers, "provider": provider}
+    replay = options_of(Replay, asked, file=path, **facts)
     return judge(artifact, comparisons, chosen, replay, references[-1].findings, notes)
 
 
