@@ -7,7 +7,7 @@ from pathlib import Path
 from samdec_export.core.dtypes import LowPrecision
 from samdec_export.core.files import FilePath, as_path, optional_path
 from samdec_export.core.options import SweepName
-from samdec_export.parity.options import SweepOptions
+from samdec_export.parity.options import CaseOptions
 from samdec_export.precision.audit import Audited, audit, check_picture, draw
 
 __all__ = ["ranges"]
@@ -19,8 +19,8 @@ def ranges(
     *,
     feeds: FilePath | None = None,
     case: str | None = None,
-    seed: int = SweepOptions.seed,
-    sweep: SweepName = SweepOptions.sweep,
+    seed: int = CaseOptions.seed,
+    sweep: SweepName = CaseOptions.sweep,
     plot: FilePath | None = None,
 ) -> Audited:
     """Run an exported fp32 file and measure every float32 tensor on the way.
@@ -43,7 +43,8 @@ def ranges(
     path, recorded, picture = as_path(file), optional_path(feeds), optional_path(plot)
     if picture:
         check_picture(picture, (path, Path(f"{path}.json"), recorded))
-    done = audit(path, precision, feeds=recorded, case=case, seed=seed, sweep=sweep)
+    asked = CaseOptions(feeds=recorded, case=case, seed=seed, sweep=sweep)
+    done = audit(path, precision, feeds=asked.feeds, case=asked.case, seed=asked.seed, sweep=asked.sweep)
     if picture:
         draw(done, picture)
     return done

@@ -8,6 +8,7 @@ from typing import Final
 
 from samdec_export.backends.candidates import Candidate, open_candidate
 from samdec_export.core.artifact import Artifact
+from samdec_export.core.choices import options_of
 from samdec_export.core.errors import UsageError
 from samdec_export.core.feeds import FeedsCache, NamedFeeds
 from samdec_export.core.files import FilePath, as_path, optional_path
@@ -16,7 +17,7 @@ from samdec_export.parity.cases import only_case, outside_ranges, range_notes, s
 from samdec_export.parity.comparisons import Validated, comparisons_of, judge
 from samdec_export.parity.golden import open_golden
 from samdec_export.parity.measure import Comparison
-from samdec_export.parity.options import SweepOptions
+from samdec_export.parity.options import CaseOptions
 from samdec_export.parity.references import Reference, references_of
 from samdec_export.parity.replay import Replay
 
@@ -64,7 +65,8 @@ def validate(
     candidate = open_candidate(path, provider)
     artifact = candidate.artifact
     kept = open_golden(answers) if answers else None
-    seed, width = SweepOptions.seed if seed is None else seed, sweep or WIDEST
+    seed, width = CaseOptions.seed if seed is None else seed, sweep or WIDEST
+    asked = CaseOptions(sweep=width, seed=seed, feeds=recorded, case=case)
     cases = (
         kept.cases()
         if kept
@@ -80,16 +82,8 @@ def validate(
     else:
         comparisons, notes = comparisons_of(candidate, references)
     notes += left_out + (range_notes(artifact.record, chosen) if answers or recorded else ())
-    replay = Replay(
-        file=path,
-        checkpoint=weights,
-        outputs=elsewhere,
-        golden=answers,
-        feeds=recorded,
-        seed=seed,
-        sweep=width,
-        provider=provider,
-    )
+    facts = {"checkpoint": weights, "outputs": elsewhere, "golden": answers, "provider": provider}
+    replay = options_of(Replay, asked, file=path, **facts)
     return judge(artifact, comparisons, chosen, replay, references[-1].findings, notes)
 
 

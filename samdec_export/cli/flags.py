@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any, get_args, get_type_hints
 
 import typer
-from annotated_types import Ge, Le
+from annotated_types import Ge, Le, Lt
 
 from samdec_export.api import CaseOptions, GraphOptions
 from samdec_export.core.choices import Choice, Help, Options, choices_of
@@ -40,32 +40,38 @@ __all__ = [
 
 def flag(options: type[Options], name: str, **own: Any) -> Any:
     """Return the flag of one choice; `own` is what a command says of it otherwise, such as `show_default`."""
-    return _option(choices_of(options)[name], **own)
+    choice = choices_of(options)[name]
+    least = next((bound.ge for bound in choice.bounds if isinstance(bound, Ge)), None)
+    return _option(choice, **{"min": least, **own})
 
 
 def _option(choice: Choice, **own: Any) -> Any:
     names = as_flag(choice.name)
     if choice.default is True:
         names += "/" + as_flag(choice.name, "False")
-    text = spelled(choice.help.text, as_flag)
-    if choice.text and choice.text.form:
-        text = f"{text.removesuffix('.')}: {choice.text.form}."
     shown = choice.help.usual or not (choice.default is False or choice.default in (None, ()))
-    return typer.Option(names, **{"help": text, "show_default": shown, **_limits(choice), **own})
+    return typer.Option(names, **{"help": _help(choice), "show_default": shown, **own})
 
 
-def _limits(choice: Choice) -> dict[str, Any]:
-    """Return the bounds of a whole number; those of others are checked where they are declared."""
-    if (
-        choice.text
-        or isinstance(choice.default, float)
-        or not all(isinstance(bound, Ge | Le) for bound in choice.bounds)
-    ):
-        return {}
-    limits: dict[str, Any] = {}
+def _help(choice: Choice) -> str:
+    """Return the sentence of a choice, with its bounds, which are checked where it is declared, and its form."""
+    text = spelled(choice.help.text, as_flag).removesuffix(".")
+    if bounds := ", ".join(_bounds(choice)):
+        text += f" ({bounds})"
+    return text + (f": {choice.text.form}." if choice.text and choice.text.form else ".")
+
+
+def _bounds(choice: Choice) -> Iterator[str]:
     for bound in choice.bounds:
-        limits |= {"min": bound.ge} if isinstance(bound, Ge) else {"max": bound.le}
-    return limits
+        match bound:
+            case Ge(ge=least):
+                yield f"at least {least:g}"
+            case Le(le=most):
+                yield f"at most {most:g}"
+            case Lt(lt=end):
+                yield f"below {end:g}"
+            case _:
+                pass
 
 
 def takes(command: Callable[..., None]) -> Callable[..., None]:

@@ -122,7 +122,7 @@ class GraphOptions:
             )
         names = [axis.name for axis in self.ranges]
         if len({*names}) < len(names):
-            raise UsageError(f"An axis has two ranges: {', '.join(names)}.", "Give each axis one of {ranges}.")
+            raise UsageError(f"An axis has two ranges: {', '.join(names)}.", "Give each axis one range.")
 
     @property
     def masks_mode(self) -> MasksMode:

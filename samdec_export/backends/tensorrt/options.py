@@ -98,7 +98,7 @@ class EngineOptions:
     ] = ()
     workspace: Annotated[Count | None, Help("Most scratch memory of a layer, MB.", usual="the whole GPU")] = None
     opt_level: Annotated[
-        int | None, Ge(0), Le(5), Help("0 (a quick build) to 5 (a quick engine).", usual="the engine's own")
+        int | None, Ge(0), Le(5), Help("How long to build for a quicker engine.", usual="the engine's own")
     ] = None
     timing_cache: Annotated[
         Path | None, Help("tensorrt: file of measured kernels, read if it is there and written.")
