@@ -90,7 +90,7 @@ def _own(path: Path) -> Artifact | None:
 def typed_for(
     source: Artifact, precision: LowPrecision | None, targets: Sequence[str], checkpoint: Path | None
 ) -> Artifact:
-    """The file in the wanted precision: itself, an earlier conversion of it, or one made beside it.
+    """Return the file in the wanted precision: itself, an earlier conversion of it, or one made beside it.
 
     An earlier conversion is taken only if the same was asked for. For Turing (sm75) that is one without fp32 products,
     which has a name of its own.
@@ -129,7 +129,7 @@ def typed_for(
 
 
 def _converted_earlier(source: Artifact, wanted: Conversion) -> Artifact | None:
-    """The file that the conversion would write, if it is there and of this source.
+    """Return the file that the conversion would write, if it is there and of this source.
 
     Raises:
         UsageError: Something else was asked for when it was made: neither to be taken for this, nor overwritten.
@@ -151,5 +151,5 @@ def _converted_earlier(source: Artifact, wanted: Conversion) -> Artifact | None:
 
 
 def _differences(made: Mapping[str, Any], asked: Mapping[str, Any]) -> str:
-    """Such as `margin 8.0, not 4.0`."""
+    """Return how two sets of choices differ, such as `margin 8.0, not 4.0`."""
     return "; ".join(f"{name} {made.get(name)}, not {asked[name]}" for name in asked if made.get(name) != asked[name])

@@ -99,7 +99,7 @@ def _refuse_beside_golden(options: Mapping[str, object]) -> None:
 def _recorded_elsewhere(
     artifact: Artifact, reference: Reference, outputs: Path, cases: list[NamedFeeds]
 ) -> tuple[list[Comparison], tuple[str, ...]]:
-    """What engines answered elsewhere against the reference, by the limits of the artifact's precision."""
+    """Compare what engines answered elsewhere with the reference, by the limits of the artifact's precision."""
     from samdec_export.parity.recorded import open_outputs
 
     engines = open_outputs(outputs, cases)
@@ -108,7 +108,7 @@ def _recorded_elsewhere(
 
 
 def _within_profiles(candidate: Candidate, cases: list[NamedFeeds]) -> tuple[list[NamedFeeds], tuple[str, ...]]:
-    """The cases that an engine takes, and a note on the others; ONNX Runtime takes every size."""
+    """Return the cases that an engine takes, and a note on the others; ONNX Runtime takes every size."""
     if candidate.engine is None:
         return cases, ()
     inside = [case for case in cases if any(not outside_ranges(ranges, [case]) for ranges in candidate.signatures)]

@@ -47,7 +47,7 @@ def run(app: Callable[[list[str] | None], object], arguments: list[str] | None) 
 
 
 def _call(app: Callable[[list[str] | None], object], arguments: list[str] | None) -> int:
-    """What `run` says, but for the exit."""
+    """Call `app` and return its exit code."""
     try:
         _refuse_empty(sys.argv[1:] if arguments is None else arguments)
         app(arguments)
@@ -79,14 +79,14 @@ def _refuse_empty(words: Sequence[str]) -> None:
 
 
 def _complain(message: str) -> None:
-    """One line, whatever names from a damaged file are in it."""
+    """Print one line, whatever names from a damaged file are in it."""
     line = printable(" ".join(message.split()))
     shortened = line if len(line) <= LONGEST_LINE else f"{line[:LONGEST_LINE]} ..."
     print(f"samdec-export: {shortened}", file=sys.stderr)
 
 
 def _lose_output(error: OSError) -> int:
-    """Standard output is gone: say so, and keep Python from trying again at its end. A closed pipe is no failure."""
+    """Say that standard output is gone, and keep Python from trying again at its end. A closed pipe is no failure."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, sys.stdout.fileno())
     if isinstance(error, BrokenPipeError):

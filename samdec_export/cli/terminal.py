@@ -11,7 +11,7 @@ PLAIN_WIDTH = 120
 
 
 def console() -> Console:
-    """A console on stdout that folds no lines and reads no markup in names."""
+    """Return a console on stdout that folds no lines and reads no markup in names."""
     screen = Console(highlight=False, soft_wrap=True, markup=False)
     if not screen.is_terminal:
         screen.width = max(screen.width, PLAIN_WIDTH)
@@ -19,10 +19,10 @@ def console() -> Console:
 
 
 def printable(text: str) -> str:
-    """One line, whatever names from a foreign file are in it: control characters and line ends become `?`."""
+    """Return one line, whatever names from a foreign file are in it: control characters and line ends become `?`."""
     return "".join(letter if letter.isprintable() else "?" for letter in text)
 
 
 def size(count: int) -> str:
-    """Bytes as MB or kB."""
+    """Return bytes as MB or kB."""
     return f"{count / 1e6:.1f} MB" if count >= 1e6 else f"{count / 1e3:.0f} kB"

@@ -53,7 +53,7 @@ class Case:
 
     @property
     def name(self) -> str:
-        """Such as `batch=64,points=2,mask=mixed`."""
+        """Return what reports call it, such as `batch=64,points=2,mask=mixed`."""
         parts = [f"{axis}={size}" for axis, size in self.sizes.items()]
         if self.mask_input:
             parts.append(f"mask={self.mask_input}")
@@ -85,7 +85,7 @@ class Inputs(dict[str, Array]):
 
     @cached_property
     def sha256(self) -> str:
-        """What tells the inputs of one case from those of another: names, types, shapes and every bit."""
+        """Return what tells the inputs of one case from those of another: names, types, shapes and every bit."""
         digest = hashlib.sha256()
         for name, array in sorted(self.items()):
             digest.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
@@ -116,7 +116,7 @@ class FeedsCache:
 
 
 def example_sizes(signature: Signature) -> dict[str, int]:
-    """Sizes to trace with: distinct and above 1, since torch.export takes equal ones for one axis and 1 for fixed."""
+    """Return sizes to trace with: distinct and above 1, since torch.export takes equal ones for one and 1 for fixed."""
     sizes: dict[str, int] = {}
     for dim in signature.dims:
         first = dim.min if dim.min > 16 else 2
@@ -125,7 +125,7 @@ def example_sizes(signature: Signature) -> dict[str, int]:
 
 
 def make_feeds(signature: Signature, case: Case, seed: int = 0) -> Inputs:
-    """Inputs for one case, reproducible from the seed and the case's name."""
+    """Return inputs for one case, reproducible from the seed and the case's name."""
     rng = np.random.default_rng([seed, zlib.crc32(case.name.encode())])
     prompts = next((spec for spec in signature.inputs if spec.content == "labels"), None)
     labels = _labels(rng, prompts.concrete(case.sizes)) if prompts else np.zeros(0, np.int64)
@@ -143,7 +143,7 @@ def make_feeds(signature: Signature, case: Case, seed: int = 0) -> Inputs:
 
 
 def typed_feeds(case: NamedFeeds, signature: Signature) -> NamedFeeds:
-    """The same inputs in the types of another signature of the same graph."""
+    """Return the same inputs in the types of another signature of the same graph."""
 
     def make() -> Feeds:
         feeds = case.make()
@@ -153,7 +153,7 @@ def typed_feeds(case: NamedFeeds, signature: Signature) -> NamedFeeds:
 
 
 def sizes_of(signature: Signature, feeds: Feeds) -> dict[str, int]:
-    """The size of each dynamic axis in `feeds`.
+    """Return the size of each dynamic axis in `feeds`.
 
     Raises:
         ValueError: Two inputs disagree about an axis, or a fixed axis has another size; the message tells which.
@@ -242,7 +242,7 @@ def _normal(rng: np.random.Generator, shape: tuple[int, ...], dtype: str, scale:
 
 
 def _labels(rng: np.random.Generator, shape: tuple[int, ...]) -> Array:
-    """Labels (..., N): each prompt is points, a box with points, or either with padding behind it."""
+    """Return labels (..., N): each prompt is points, a box with points, or either with padding behind it."""
     rows: list[list[int]] = []
     for _ in range(int(np.prod(shape[:-1]))):
         real = int(rng.integers(1, shape[-1] + 1))
@@ -254,7 +254,7 @@ def _labels(rng: np.random.Generator, shape: tuple[int, ...]) -> Array:
 
 
 def _coords(rng: np.random.Generator, labels: Array, extent: Iterable[int]) -> Array:
-    """Positions (..., N, 2) in pixels; a box's corners are in order, padding is at the origin."""
+    """Return positions (..., N, 2) in pixels; a box's corners are in order, padding is at the origin."""
     coords = rng.uniform(0, 1, (*labels.shape, 2)) * np.array(list(extent))
     if labels.shape[-1] >= 2:
         is_box = (labels[..., 0] == TOP_LEFT)[..., None, None]

@@ -63,7 +63,7 @@ def optional_path(path: FilePath | None) -> Path | None:
 
 @contextmanager
 def staging(folder: Path) -> Iterator[Path]:
-    """A scratch folder on the same disk as `folder`, gone at the end whatever happens.
+    """Yield a scratch folder on the same disk as `folder`, gone at the end whatever happens.
 
     Move finished files out of it with `os.replace`: a run that is killed leaves the old file or none. The scratch
     folder of a process that was ended by force stays; `remove_abandoned` takes it away.
@@ -186,7 +186,7 @@ def remove_empty(folders: Iterable[Path]) -> None:
 
 
 def sha256(path: Path) -> str:
-    """The SHA-256 of a file's bytes, read in pieces: 2.5 GB need no 2.5 GB of memory."""
+    """Return the SHA-256 of a file's bytes, read in pieces: 2.5 GB need no 2.5 GB of memory."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while block := file.read(1 << 20):

@@ -21,7 +21,7 @@ log.addHandler(logging.NullHandler())
 
 
 def console() -> Console:
-    """A console on the current stderr."""
+    """Return a console on the current stderr."""
     return Console(stderr=True, highlight=False)
 
 
@@ -66,7 +66,7 @@ class Phases:
         self.bars: dict[str, TaskID] = {}
 
     def start(self, name: str, steps: int) -> None:
-        """A phase of so many steps begins."""
+        """Begin a phase of so many steps."""
         if self.progress:
             self.bars[name] = self.progress.add_task(name, total=steps)
 
@@ -76,7 +76,7 @@ class Phases:
             self.progress.update(self.bars[name], completed=step + 1)
 
     def finish(self, name: str) -> None:
-        """A phase is over."""
+        """End a phase."""
         if self.progress and name in self.bars:
             self.progress.remove_task(self.bars.pop(name))
 

@@ -68,7 +68,7 @@ def parse_range(text: str, name: str = "ranges") -> Dim:
 
 
 def parse_runner(text: str) -> BenchRunner:
-    """The runner of that name.
+    """Return the runner of that name.
 
     Raises:
         UsageError: There is none.

@@ -255,7 +255,7 @@ class ValidationResult:
 
     @property
     def name(self) -> str:
-        """What verdicts and masks call it."""
+        """Return what verdicts and masks call it."""
         return f"{self.candidate} against {self.reference}"
 
     @property
@@ -265,12 +265,12 @@ class ValidationResult:
 
     @property
     def worst(self) -> CaseResult | None:
-        """The failed case with the gravest violation, or else the one with the largest relative error."""
+        """Return the failed case with the gravest violation, or else the one with the largest relative error."""
         return max(self.cases, key=_gravity, default=None)
 
     @property
     def allowed(self) -> dict[str, float]:
-        """By output, the largest relative error that some case allows."""
+        """Return, by output, the largest relative error that some case allows."""
         found: dict[str, float] = {}
         for case in self.cases:
             for name, limit in case.limits.items():

@@ -37,7 +37,7 @@ class Rule:
 
     @property
     def waivable(self) -> bool:
-        """Whether `pixels` overrules it: shares of a small mask say little."""
+        """Return whether `pixels` overrules it: shares of a small mask say little."""
         return self.key in ("iou", "flipped")
 
     def asked(self, tolerance: Tolerance) -> float:
@@ -50,14 +50,14 @@ class Rule:
         return limit.relative if self.metric == RELATIVE else self.asked(tolerance)
 
     def raised(self, tolerance: Tolerance, limit: Limit) -> bool:
-        """Whether the reference's own rounding loosened the rule for an output in a case."""
+        """Return whether the reference's own rounding loosened the rule for an output in a case."""
         if self.waivable:
             return limit.margin > tolerance.margin
         asked = tolerance.iou_predictions if self.key == "best_mask" else self.asked(tolerance)
         return limit.relative > asked
 
     def worse(self, one: Number, other: Number) -> bool:
-        """Whether the first of two numbers is the worse; None is worst."""
+        """Return whether the first of two numbers is the worse; None is worst."""
         if one is None or other is None:
             return one is None and other is not None
         return one > other if self.bound == "at most" else one < other

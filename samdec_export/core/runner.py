@@ -19,11 +19,11 @@ class Runner(Protocol):
 
     @property
     def name(self) -> str:
-        """What ran, for reports: engine and version."""
+        """Return what ran, for reports: engine and version."""
         ...
 
     def run(self, feeds: Feeds) -> Outputs:
-        """The outputs by name for the inputs by name."""
+        """Return the outputs by name for the inputs by name."""
         ...
 
 

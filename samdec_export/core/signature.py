@@ -42,7 +42,7 @@ class Dim:
 
     @property
     def sizes(self) -> tuple[int, ...]:
-        """The distinct values among min, opt and max, ascending."""
+        """Return the distinct values among min, opt and max, ascending."""
         return tuple(sorted({self.min, self.opt, self.max}))
 
 
@@ -58,7 +58,7 @@ Axis: TypeAlias = int | Dim | Scaled
 
 
 def axis_size(axis: Axis, sizes: Mapping[str, int]) -> int:
-    """The length of `axis` when each `Dim` has the length given in `sizes`."""
+    """Return the length of `axis` when each `Dim` has the length given in `sizes`."""
     match axis:
         case Dim(name=name):
             return sizes[name]
@@ -69,7 +69,7 @@ def axis_size(axis: Axis, sizes: Mapping[str, int]) -> int:
 
 
 def axis_label(axis: Axis) -> str | int:
-    """How ONNX writes `axis`: a dim_param or a dim_value."""
+    """Return how ONNX writes `axis`: a dim_param or a dim_value."""
     match axis:
         case Dim(name=name):
             return name
@@ -95,12 +95,12 @@ class TensorSpec:
     extent: tuple[Axis, ...] = ()
 
     def concrete(self, sizes: Mapping[str, int]) -> tuple[int, ...]:
-        """The shape for one assignment of sizes to dynamic axes."""
+        """Return the shape for one assignment of sizes to dynamic axes."""
         return tuple(axis_size(axis, sizes) for axis in self.shape)
 
     @property
     def labels(self) -> tuple[str | int, ...]:
-        """The shape as ONNX writes it."""
+        """Return the shape as ONNX writes it."""
         return tuple(axis_label(axis) for axis in self.shape)
 
 
@@ -127,16 +127,16 @@ class Signature:
 
     @property
     def dims(self) -> tuple[Dim, ...]:
-        """Every dynamic axis once, in order of appearance."""
+        """Return every dynamic axis once, in order of appearance."""
         return tuple(dict.fromkeys(self._every_dim()))
 
     @property
     def tensors(self) -> tuple[TensorSpec, ...]:
-        """Inputs, then outputs."""
+        """Return inputs, then outputs."""
         return (*self.inputs, *self.outputs)
 
     def in_fp16(self) -> Signature:
-        """The same with embeddings, masks and scores in float16; pixels and labels stay as they are."""
+        """Return the same with embeddings, masks and scores in float16; pixels and labels stay as they are."""
 
         def narrow(spec: TensorSpec) -> TensorSpec:
             return replace(spec, dtype="float16") if spec.content in NARROW else spec
@@ -144,7 +144,7 @@ class Signature:
         return Signature(inputs=tuple(map(narrow, self.inputs)), outputs=tuple(map(narrow, self.outputs)))
 
     def within(self, ranges: Iterable[Dim]) -> Signature:
-        """The same with other ranges for some axes, such as those of an engine's profile."""
+        """Return the same with other ranges for some axes, such as those of an engine's profile."""
         narrowed = {dim.name: dim for dim in ranges}
 
         def narrow(axis: Axis) -> Axis:
@@ -162,7 +162,7 @@ class Signature:
         return Signature(inputs=tuple(map(spec_within, self.inputs)), outputs=tuple(map(spec_within, self.outputs)))
 
     def to_json(self) -> dict[str, Any]:
-        """A JSON object that `from_json` reads back: axes by label, ranges once each."""
+        """Return a JSON object that `from_json` reads back: axes by label, ranges once each."""
         return {
             "axes": [asdict(dim) for dim in self.dims],
             "inputs": [_spec_to_json(spec) for spec in self.inputs],

@@ -43,7 +43,7 @@ def select_cases(
     sweep: SweepName = "full",
     within: Sequence[Signature] = (),
 ) -> list[NamedFeeds]:
-    """Recorded inputs or a sweep, or one case of them by name.
+    """Return recorded inputs or a sweep, or one case of them by name.
 
     A sweep goes over the record's ranges, or over those of each signature in `within`, every case once.
 
@@ -64,7 +64,7 @@ def sweep_within(signatures: Sequence[Signature], width: SweepName) -> list[Case
 
 
 def range_notes(record: Record, cases: list[NamedFeeds]) -> tuple[str, ...]:
-    """A warning where inputs leave the ranges that a file was made for; it may well be right there."""
+    """Return a warning where inputs leave the ranges that a file was made for; it may well be right there."""
     found = outside_ranges(record.signature, cases)
     if not found:
         return ()
@@ -73,12 +73,12 @@ def range_notes(record: Record, cases: list[NamedFeeds]) -> tuple[str, ...]:
 
 
 def sweep_feeds(signature: Signature, width: SweepName, seed: int) -> list[NamedFeeds]:
-    """Inputs for every case of a sweep."""
+    """Return inputs for every case of a sweep."""
     return [NamedFeeds.of(signature, case, seed) for case in sweep(signature, width)]
 
 
 def sweep(signature: Signature, width: SweepName = "full") -> list[Case]:
-    """The cases that a validation runs: every corner of the ranges, and odd sizes between.
+    """Return the cases that a validation runs: every corner of the ranges, and odd sizes between.
 
     A corner takes each axis at its min, opt or max. `quick` takes independent axes at 1 and 3 instead, which needs
     little memory, and leaves out corners where more than two other axes are away from their opt. Where the graph takes
@@ -103,7 +103,7 @@ def sweep(signature: Signature, width: SweepName = "full") -> list[Case]:
 
 
 def read_feeds(path: Path, signature: Signature) -> list[NamedFeeds]:
-    """Recorded inputs.
+    """Return recorded inputs.
 
     Args:
         path: An `.npz` file whose keys are input names, or `<case>/<input name>` for several cases. Or what Polygraphy
@@ -154,7 +154,7 @@ def _read_npz(path: Path) -> dict[str, dict[str, Array]]:
 
 
 def only_case(cases: list[NamedFeeds], name: str) -> list[NamedFeeds]:
-    """The case of that name.
+    """Return the case of that name.
 
     Raises:
         UsageError: There is none.
@@ -167,7 +167,7 @@ def only_case(cases: list[NamedFeeds], name: str) -> list[NamedFeeds]:
 
 
 def outside_ranges(signature: Signature, cases: Sequence[NamedFeeds]) -> list[str]:
-    """The cases with an axis shorter or longer than its range, such as `clicks (points 40, not 1 to 16)`."""
+    """Return the cases with an axis shorter or longer than its range, such as `clicks (points 40, not 1 to 16)`."""
     found = []
     for case in cases:
         beyond = [dim for dim in signature.dims if not dim.min <= case.sizes[dim.name] <= dim.max]
@@ -178,7 +178,7 @@ def outside_ranges(signature: Signature, cases: Sequence[NamedFeeds]) -> list[st
 
 
 def _is_near(dims: tuple[Dim, ...], sizes: tuple[int, ...]) -> bool:
-    """At most two axes are away from their opt, or all are at their min or all at their max."""
+    """Return whether at most two axes are away from their opt, or all at their min or all at their max."""
     ranged = [(dim, size) for dim, size in zip(dims, sizes, strict=True) if not dim.independent]
     extreme = any(all(size == getattr(dim, end) for dim, size in ranged) for end in ("min", "max"))
     return extreme or sum(size != dim.opt for dim, size in ranged) <= 2
@@ -191,11 +191,11 @@ def _corner_sizes(dim: Dim, width: SweepName) -> tuple[int, ...]:
 
 
 def _between(dim: Dim, part: float, width: SweepName) -> int:
-    """An odd size at `part` of the range, inside it."""
+    """Return an odd size at `part` of the range, inside it."""
     top = _limit(dim, dim.max, width)
     return min(top, int(dim.min + part * (top - dim.min)) | 1)
 
 
 def _limit(dim: Dim, size: int, width: SweepName) -> int:
-    """A quick sweep takes few slices of an independent axis."""
+    """Return a size, or less in a quick sweep: it takes few slices of an independent axis."""
     return max(dim.min, min(size, QUICK_SIZES[-1])) if width == "quick" and dim.independent else size

@@ -40,7 +40,7 @@ class Validated:
 
     @property
     def result(self) -> ValidationResult:
-        """The first comparison that failed, or else the first."""
+        """Return the first comparison that failed, or else the first."""
         return next((result for result in self.results if not result.passed), self.results[0])
 
     @property
@@ -49,7 +49,7 @@ class Validated:
         return self.rerun.command
 
     def to_json(self) -> dict[str, Any]:
-        """The report as JSON."""
+        """Return the report as JSON."""
         from samdec_export.parity.summary import to_json
 
         return to_json(self.results, self.replay, self.notes)
@@ -121,7 +121,7 @@ def judge(
 
 
 def comparisons_of(candidate: Candidate, references: Sequence[Reference]) -> tuple[list[Comparison], tuple[str, ...]]:
-    """The file itself against every reference; in low precision also an oracle against the last, and the two together.
+    """Compare the file with every reference; in low precision also an oracle with the last, and both together.
 
     The oracle rounds as the types say: ONNX Runtime's CPU provider computes fp16 in fp32, and would hide an overflow.
     """

@@ -62,7 +62,7 @@ class GoldenCase:
     floors: Mapping[str, float]
 
     def to_json(self) -> dict[str, Any]:
-        """A JSON object that `from_json` reads back."""
+        """Return a JSON object that `from_json` reads back."""
         fields = {name: getattr(self, name) for name in self.__slots__}
         return {**fields, "sizes": dict(self.sizes), "floors": dict(self.floors)}
 
@@ -110,7 +110,7 @@ class GoldenRecord:
     cases: tuple[GoldenCase, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
-        """A JSON object that `from_json` reads back."""
+        """Return a JSON object that `from_json` reads back."""
         return {
             "schema_version": GOLDEN_SCHEMA,
             "artifact": self.artifact.to_json(),
@@ -155,7 +155,7 @@ class Golden:
     record: GoldenRecord
 
     def cases(self) -> list[NamedFeeds]:
-        """The inputs, read or made again when they are needed.
+        """Return the inputs, read or made again when they are needed.
 
         Making one raises UsageError where it does not come out as it was recorded.
         """
@@ -165,7 +165,7 @@ class Golden:
         ]
 
     def answers(self) -> dict[str, Callable[[], Outputs]]:
-        """What reads the outputs, by the SHA-256 of the inputs; reading raises UsageError where they are damaged."""
+        """Return readers of the outputs, by the SHA-256 of the inputs; they raise UsageError on damage."""
         return {case.inputs_sha256: partial(self._outputs, n) for n, case in enumerate(self.record.cases)}
 
     def _inputs(self, number: int) -> Inputs:
@@ -197,7 +197,7 @@ class Golden:
 
 
 def defects(signature: Signature, sizes: Mapping[str, int], outputs: Outputs) -> list[str]:
-    """What keeps outputs from being a reference: each of the eager kind, float32, of its shape, and finite."""
+    """Return what keeps outputs from being a reference: each of the eager kind, float32, of its shape, and finite."""
     problems = []
     for spec in signature.outputs:
         array, shape = outputs[spec.name], spec.concrete(sizes)

@@ -75,7 +75,7 @@ class Measured:
 
     @property
     def violations(self) -> tuple[Violation, ...]:
-        """What is out of its limits."""
+        """Return what is out of its limits."""
         broken = (
             found for item in self.outputs for found in violations_of(item, self.tolerance, self.limits[item.name])
         )

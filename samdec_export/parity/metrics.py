@@ -71,14 +71,14 @@ def mask_metrics(reference: Array, candidate: Array, margin: float = 0.0) -> Mas
 
 
 def decide(reference: Array, candidate: Array, margin: float = 0.0) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """The pixels inside each of two masks; where the reference is within `margin` of the threshold, it decides both."""
+    """Return the pixels inside each of two masks; where the reference is within `margin` of the threshold, its own."""
     near = np.abs(reference - MASK_THRESHOLD) < margin
     inside = reference > MASK_THRESHOLD
     return inside, np.where(near, inside, candidate > MASK_THRESHOLD)
 
 
 def best_mask_agreement(reference: Array, candidate: Array, margin: float = 0.0) -> float:
-    """The share of prompts whose best-scored mask is the same.
+    """Return the share of prompts whose best-scored mask is the same.
 
     Args:
         reference: Scores (..., M).

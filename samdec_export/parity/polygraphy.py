@@ -19,7 +19,7 @@ __all__ = ["read_inputs", "read_outputs", "write_inputs", "write_outputs"]
 
 
 def read_inputs(path: Path) -> list[dict[str, Array]]:
-    """What `--save-inputs` wrote: arrays by input name, for each iteration.
+    """Return what `--save-inputs` wrote: arrays by input name, for each iteration.
 
     Raises:
         UsageError: It cannot be read, or holds something else.
@@ -34,7 +34,7 @@ def read_inputs(path: Path) -> list[dict[str, Array]]:
 
 
 def read_outputs(path: Path) -> dict[str, list[dict[str, Array]]]:
-    """What `--save-outputs` wrote: for each runner, arrays by output name for each iteration.
+    """Return what `--save-outputs` wrote: for each runner, arrays by output name for each iteration.
 
     Raises:
         UsageError: It cannot be read, or holds something else.

@@ -48,11 +48,11 @@ class Recorded:
 
     @property
     def path(self) -> Path:
-        """Where it is."""
+        """Return where it is."""
         return self.golden.path
 
     def to_json(self) -> dict[str, Any]:
-        """The record, and the file's size."""
+        """Return the record, and the file's size."""
         return {"path": str(self.path), "bytes": self.path.stat().st_size, "golden": self.golden.record.to_json()}
 
 
@@ -110,7 +110,7 @@ def record(
 
 
 def show(path: Path) -> Recorded:
-    """What a golden holds.
+    """Return what a golden holds.
 
     Raises:
         UsageError: It is missing, damaged, or of another schema.
@@ -162,7 +162,7 @@ def _questions(
 
 
 def _recorded_cases(artifact: Artifact, reference: Reference, questions: Sequence[_Question]) -> Iterator[RecordedCase]:
-    """Every question with its answer, one at a time."""
+    """Yield every question with its answer, one at a time."""
     for question in track(questions, f"Recording {reference.runner.name}"):
         feeds, seeded = question.feeds.make(), question.seeded
         outputs = reference.runner.run(feeds)
@@ -182,7 +182,7 @@ def _recorded_cases(artifact: Artifact, reference: Reference, questions: Sequenc
 def _floors(
     signature: Signature, sizes: Mapping[str, int], reference: Reference, case: str, feeds: Feeds, outputs: Outputs
 ) -> dict[str, float]:
-    """Each output's distance to float64, as a share of its span.
+    """Return each output's distance to float64, as a share of its span.
 
     Raises:
         ValidationError: The outputs are not finite, or a whole span away: nothing can be held against them.

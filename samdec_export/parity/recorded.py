@@ -27,7 +27,7 @@ class RecordedRunner:
         self.answers = answers
 
     def run(self, feeds: Feeds) -> Outputs:
-        """The outputs that were recorded for these inputs, bit for bit the same ones.
+        """Return the outputs that were recorded for these inputs, bit for bit the same ones.
 
         Raises:
             UsageError: There are none.
@@ -42,7 +42,7 @@ class RecordedRunner:
 
 
 def open_outputs(path: Path, cases: Sequence[NamedFeeds]) -> list[RecordedRunner]:
-    """What engines answered elsewhere, as `polygraphy run --save-outputs` wrote it: a runner for each of them.
+    """Return what engines answered elsewhere, as `polygraphy run --save-outputs` wrote it: a runner for each of them.
 
     Args:
         path: Polygraphy's file, or its folder of iterations.

@@ -41,7 +41,7 @@ class Reference:
     findings: tuple[str, ...] = ()
 
     def against(self, candidate: Runner, precision: Precision) -> Comparison:
-        """A candidate of this precision, to be compared with what is right."""
+        """Return a candidate of this precision, to be compared with what is right."""
         from samdec_export.parity.measure import Comparison
         from samdec_export.parity.tolerances import TOLERANCES
 
@@ -75,7 +75,7 @@ def references_of(candidate: Candidate, checkpoint: Path | None, golden: Golden 
 
 
 def eager_references(artifact: Artifact, loaded: LoadedModel, *, on_gpu: bool = False) -> tuple[Reference, ...]:
-    """The definition as written, with the artifact's contract, in eager PyTorch.
+    """Return the definition as written, with the artifact's contract, in eager PyTorch.
 
     Args:
         artifact: The contract.
@@ -101,7 +101,7 @@ def eager_references(artifact: Artifact, loaded: LoadedModel, *, on_gpu: bool = 
 
 
 def golden_reference(artifact: Artifact, golden: Golden) -> Reference:
-    """What a golden holds; neither torch nor the checkpoint is needed.
+    """Return what a golden recorded as a reference; neither torch nor the checkpoint is needed.
 
     Raises:
         ValidationError: It is of another contract.
@@ -142,7 +142,7 @@ def _other_weights(origin: str, digest: str, artifact: Artifact) -> tuple[str, .
 
 
 def _differences(recorded: Record, record: Record) -> Iterator[str]:
-    """Where two contracts differ. Ranges may: they say what a graph is tuned for, not what it means."""
+    """Yield where two contracts differ. Ranges may: they say what a graph is tuned for, not what it means."""
     for name in ("grid", "graph", "masks", "mask_input", "dynamic_grid"):
         then, here = getattr(recorded, name), getattr(record, name)
         if then != here:

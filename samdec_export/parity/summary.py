@@ -14,7 +14,7 @@ SCHEMA_VERSION = 4
 
 
 def to_json(results: Sequence[ValidationResult], replay: str, notes: Sequence[str] = ()) -> dict[str, Any]:
-    """Every comparison; infinite numbers, which JSON lacks, become null.
+    """Return every comparison; infinite numbers, which JSON lacks, become null.
 
     Args:
         results: What was found, a result for each comparison.
@@ -49,7 +49,7 @@ def _comparison(result: ValidationResult) -> dict[str, Any]:
 
 
 def failure_message(result: ValidationResult) -> str:
-    """One line: how many cases failed, which is the worst, and why."""
+    """Return one line: how many cases failed, which is the worst, and why."""
     failed = [case for case in result.cases if not case.passed]
     reasons = list(result.findings)
     if failed and result.worst:

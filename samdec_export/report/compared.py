@@ -61,7 +61,7 @@ class Comparison:
 
     @property
     def name(self) -> str:
-        """What verdicts and masks call it."""
+        """Return what verdicts and masks call it."""
         return f"{self.candidate} against {self.reference}"
 
 

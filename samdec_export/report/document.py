@@ -84,7 +84,7 @@ class Document:
     notes: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
-        """A JSON object that `from_json` reads back."""
+        """Return a JSON object that `from_json` reads back."""
         document: dict[str, Any] = to_plain(self)
         return document
 

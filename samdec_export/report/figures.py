@@ -25,7 +25,7 @@ HASH_SHOWN = 12
 
 
 def number(value: Number) -> str:
-    """Two or three significant digits: 0.123, 4.5e-7; a dash where there is no finite number."""
+    """Return two or three significant digits: 0.123, 4.5e-7; a dash where there is no finite number."""
     if value is None or not math.isfinite(value):
         return NOTHING
     if value == 0 or 1e-2 <= abs(value) < 1e5:
@@ -35,7 +35,7 @@ def number(value: Number) -> str:
 
 
 def closeness(value: Number) -> str:
-    """A number near 1, such as an IoU, without rounding up to it: 0.99998."""
+    """Return a number near 1, such as an IoU, without rounding up to it: 0.99998."""
     if value is None or not 0 <= value <= 1:
         return number(value)
     text = f"{math.floor(value * 1e6) / 1e6:.6f}".rstrip("0").rstrip(".")
@@ -43,12 +43,12 @@ def closeness(value: Number) -> str:
 
 
 def bounded(value: Number, bound: str | None) -> str:
-    """What a threshold is about: a share near 1 where it bounds from below."""
+    """Return what a threshold is about: a share near 1 where it bounds from below."""
     return closeness(value) if bound == "at least" else number(value)
 
 
 def percent(share: Number) -> str:
-    """A share as a percentage: 12.3%, 0.0012%."""
+    """Return a share as a percentage: 12.3%, 0.0012%."""
     if share is None or not math.isfinite(share):
         return NOTHING
     value = 100 * share
@@ -56,17 +56,17 @@ def percent(share: Number) -> str:
 
 
 def used(share: Number) -> str:
-    """How much of what is allowed was used: 33%, or 17,530 times."""
+    """Return how much of what is allowed was used: 33%, or 17,530 times."""
     return percent(share) if share is None or not 10 <= share < math.inf else f"{share:,.0f} times"
 
 
 def psnr(value: Number) -> str:
-    """In dB; equal tensors have none that is finite."""
+    """Return a ratio in dB; equal tensors have none that is finite."""
     return "exact" if value is None or value == math.inf else f"{value:.1f}"
 
 
 def seconds(value: Number) -> str:
-    """A duration: 830 us, 12.3 ms, 4.56 s, 3 min 20 s."""
+    """Return a duration: 830 us, 12.3 ms, 4.56 s, 3 min 20 s."""
     if value is None or not math.isfinite(value):
         return NOTHING
     if value >= 60:
@@ -79,17 +79,17 @@ def seconds(value: Number) -> str:
 
 
 def size(count: int) -> str:
-    """Bytes: 812 B, 34 kB, 16.3 MB."""
+    """Return bytes: 812 B, 34 kB, 16.3 MB."""
     if count < 1000:
         return f"{count} B"
     return f"{count / 1e6:.1f} MB" if count >= 1e6 else f"{count / 1e3:.0f} kB"
 
 
 def short(digest: str | None) -> str:
-    """The start of a hash."""
+    """Return the start of a hash."""
     return digest[:HASH_SHOWN] if digest else NOTHING
 
 
 def change(share: Number) -> str:
-    """A change as a percentage with its sign: +2.0%."""
+    """Return a change as a percentage with its sign: +2.0%."""
     return NOTHING if share is None else f"{100 * share:+.1f}%"

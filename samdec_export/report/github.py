@@ -20,7 +20,7 @@ SHOWN = 10
 
 
 def in_actions(environment: Mapping[str, str]) -> bool:
-    """Whether GitHub Actions runs this process."""
+    """Return whether GitHub Actions runs this process."""
     return environment.get("GITHUB_ACTIONS") == "true"
 
 

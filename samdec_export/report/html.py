@@ -78,7 +78,7 @@ class ShownTimes:
 
 
 def to_html(document: Document) -> str:
-    """The page. Every text of the document is escaped, whatever it holds."""
+    """Return the page. Every text of the document is escaped, whatever it holds."""
     shown, broken = _masks(document), failed(document)
     rows = timing_rows(document.latency) if document.latency else []
     return (
@@ -142,7 +142,7 @@ def _comparison(comparison: Comparison) -> ShownComparison:
 
 
 def _masks(document: Document) -> list[ShownMasks]:
-    """The worst masks, as many as there is room for."""
+    """Return the worst masks, as many as there is room for."""
     shown: list[ShownMasks] = []
     room = MASK_BYTES
     for pair in document.worst_masks[:MASKS_SHOWN]:

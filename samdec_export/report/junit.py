@@ -36,7 +36,7 @@ class _Test:
 
 
 def to_junit(document: Document) -> str:
-    """The file's text."""
+    """Return the file's text."""
     suites = {
         "thresholds": [_threshold(verdict) for verdict in document.verdicts],
         "comparisons": [test for comparison in document.comparisons for test in _comparison(comparison)],
@@ -83,7 +83,7 @@ def _threshold(verdict: Verdict) -> _Test:
 
 
 def _numbers(verdict: Verdict) -> Iterator[str]:
-    """In full: sentences round them."""
+    """Yield the numbers of a verdict in full: sentences round them."""
     if verdict.case:
         yield f"case: {verdict.case}"
     if verdict.measured is not None:
@@ -101,7 +101,7 @@ def _comparison(comparison: Comparison) -> Iterator[_Test]:
 
 
 def _case(comparison: Comparison, case: CaseResult, group: str) -> _Test:
-    """A failure has the first limit that breaks in its message, and every one in its text."""
+    """Return a failure: the first broken limit is its message, every one its text."""
     if case.passed:
         return _Test(group=group, name=case.case)
     broken = [f"{item.output} {item.metric}: {item.detail}".strip() for item in case.violations]
@@ -117,7 +117,7 @@ def _stages(stages: Sequence[Stage]) -> Iterator[_Test]:
 
 
 def _artifacts(document: Document) -> Iterator[_Test]:
-    """What was not run is a skipped test: a green report must not hide it."""
+    """Yield a skipped test for what was not run: a green report must not hide it."""
     for artifact in document.artifacts:
         if artifact.status == "not run":
             yield _Test(group="run.artifacts", name=artifact.name, skipped=artifact.reason or "not run")

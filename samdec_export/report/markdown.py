@@ -21,7 +21,7 @@ FAILURES_SHOWN, CLOSEST_SHOWN, RANGES_SHOWN, ROWS_SHOWN = 20, 3, 10, 60
 
 
 def to_markdown(document: Document) -> str:
-    """The text, at most `LARGEST` bytes of it: a section that has no room is named instead."""
+    """Return the text, at most `LARGEST` bytes of it: a section that has no room is named instead."""
     parts, left_out = [_verdict(document)], []
     used = len(parts[0].encode())
     for title, text in _sections(document):
@@ -59,7 +59,7 @@ def _near(verdict: Verdict) -> str:
 
 
 def _sections(document: Document) -> Iterator[tuple[str, str]]:
-    """Every section that has something to say, the most wanted first."""
+    """Yield every section that has something to say, the most wanted first."""
     yield "artifacts", _table(("artifact", "here", "precision", "size", "products"), map(_artifact, document.artifacts))
     if document.comparisons:
         yield "errors", _fold("Errors", _errors(document.comparisons))
@@ -192,6 +192,6 @@ def _cell(text: str) -> str:
 
 
 def _clip(text: str) -> str:
-    """At most half of the room: a verdict of any length leaves some to the table of artifacts."""
+    """Return at most half of the room: a verdict of any length leaves some to the table of artifacts."""
     limit = ROOM // 2
     return text if len(text.encode()) <= limit else text.encode()[:limit].decode(errors="ignore") + "…\n"

@@ -25,7 +25,7 @@ FLIPPED = ("outside", "both", "lost", "gained")
 
 
 def draw_masks(pair: MaskPair) -> tuple[str, str, str]:
-    """The reference, the candidate, and what flipped between them: `data:` URLs of PNG files.
+    """Return the reference, the candidate, and what flipped between them: `data:` URLs of PNG files.
 
     Raises:
         ValueError: The masks are not base64.
@@ -41,7 +41,7 @@ def _url(pixels: NDArray[np.uint8], colours: Sequence[str]) -> str:
 
 
 def _png(pixels: NDArray[np.uint8], colours: Sequence[str]) -> bytes:
-    """A PNG (RFC 2083) of pixels (height, width), each the number of one of up to four colours: two bits a pixel."""
+    """Return a PNG (RFC 2083) of pixels (height, width), each the number of one of four colours: two bits a pixel."""
     height, width = pixels.shape
     padded = np.pad(pixels, ((0, 0), (0, -width % 4))).reshape(height, -1, 4)
     rows = (padded << np.array([6, 4, 2, 0], np.uint8)).sum(axis=2, dtype=np.uint8)

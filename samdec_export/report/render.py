@@ -19,7 +19,7 @@ ReportFormat: TypeAlias = Literal["json", "html", "markdown", "junit"]
 
 
 def read(path: Path) -> Document:
-    """The document in a file.
+    """Return the document in a file.
 
     Raises:
         UsageError: There is no such file, it cannot be read, or it is no report of this schema version.
@@ -39,14 +39,14 @@ def read(path: Path) -> Document:
 
 
 def _count(digits: str) -> int:
-    """A whole number; one beyond 64 bits counts nothing that exists."""
+    """Return a whole number, and refuse one beyond 64 bits: it counts nothing that exists."""
     if abs(number := int(digits)) >= 1 << 63:
         raise ValueError(f"{digits[:20]}... is no count")
     return number
 
 
 def render(document: Document, wanted: ReportFormat) -> str:
-    """The text of one rendering."""
+    """Return the text of one rendering."""
     match wanted:
         case "json":
             return json.dumps(document.to_json(), indent=2) + "\n"
@@ -85,14 +85,14 @@ def write(document: Document, targets: Mapping[ReportFormat, Path | None], sourc
 
 
 def schema() -> dict[str, Any]:
-    """The JSON Schema of the document."""
+    """Return the JSON Schema of the document."""
     from samdec_export.report.schema import read_schema
 
     return read_schema()
 
 
 def announce(document: Document, environment: Mapping[str, str]) -> list[str]:
-    """In GitHub Actions, add to the step's summary and return the workflow commands to print; elsewhere nothing.
+    """Add to the step's summary in GitHub Actions, and return the workflow commands to print; elsewhere nothing.
 
     Args:
         document: What to announce.

@@ -14,13 +14,13 @@ SCHEMA_FILE = f"report.v{SCHEMA_VERSION}.schema.json"
 
 
 def read_schema() -> dict[str, Any]:
-    """The published schema of this version."""
+    """Return the published schema of this version."""
     schema: dict[str, Any] = json.loads(files("samdec_export.report").joinpath(SCHEMA_FILE).read_text("utf-8"))
     return schema
 
 
 def derive_schema() -> dict[str, Any]:
-    """The schema that the data classes have: what the published one must be."""
+    """Return the schema that the data classes have: what the published one must be."""
     from pydantic import TypeAdapter
 
     schema = TypeAdapter(Document).json_schema()

@@ -52,29 +52,29 @@ class TimingRow:
 
     @property
     def workload(self) -> str:
-        """Such as `1 image, 8 prompts, 2 points`."""
+        """Return a workload in words, such as `1 image, 8 prompts, 2 points`."""
         counts = (("image", self.timing.images), ("prompt", self.timing.prompts), ("point", self.timing.points))
         return ", ".join(f"{count} {unit}{'' if count == 1 else 's'}" for unit, count in counts)
 
 
 def headline(document: Document) -> str:
-    """The verdict's sentence without its first word, which every rendering sets apart."""
+    """Return the verdict's sentence without its first word, which every rendering sets apart."""
     return document.headline.removeprefix("FAILED: ").removeprefix("PASSED: ")
 
 
 def failed(document: Document) -> list[Verdict]:
-    """The verdicts that fail, the gravest first."""
+    """Return the verdicts that fail, the gravest first."""
     return sorted((verdict for verdict in document.verdicts if not verdict.passed), key=_gravity, reverse=True)
 
 
 def closest(document: Document, count: int) -> list[Verdict]:
-    """Up to `count` verdicts that pass, those that used most of what is allowed first."""
+    """Return up to `count` verdicts that pass, those that used most of what is allowed first."""
     passed = [verdict for verdict in document.verdicts if verdict.passed and usage(verdict) is not None]
     return sorted(passed, key=_gravity, reverse=True)[:count]
 
 
 def usage(verdict: Verdict) -> float | None:
-    """How much of what is allowed was used: 1 is the limit. None where the verdict does not tell.
+    """Return how much of what is allowed was used: 1 is the limit. None where the verdict does not tell.
 
     What a threshold asks to be at least so much is a share; its distance to 1 is what is used.
     """
@@ -89,7 +89,7 @@ def usage(verdict: Verdict) -> float | None:
 
 
 def output_rows(comparison: Comparison) -> list[OutputRow]:
-    """A row for each output that was compared."""
+    """Return a row for each output that was compared."""
     found: dict[str, list[tuple[str, OutputMetrics]]] = {}
     for case in comparison.cases:
         for output in case.outputs:
@@ -102,17 +102,17 @@ def output_rows(comparison: Comparison) -> list[OutputRow]:
 
 
 def nearest_ranges(document: Document, count: int) -> list[RangeRow]:
-    """Up to `count` tensors, those nearest to the largest number of the precision first."""
+    """Return up to `count` tensors, those nearest to the largest number of the precision first."""
     return sorted(document.ranges, key=reach, reverse=True)[:count]
 
 
 def reach(row: RangeRow) -> float:
-    """The largest magnitude as a share of the largest number; infinite where it is no number."""
+    """Return the largest magnitude as a share of the largest number; infinite where it is no number."""
     return math.inf if row.absmax is None else row.absmax / row.limit if row.limit > 0 else math.inf
 
 
 def timing_rows(latency: Latency) -> list[TimingRow]:
-    """Every measurement, in its order, beside its baseline."""
+    """Return every measurement, in its order, beside its baseline."""
     earlier = {_key(item): item for item in latency.baseline.measurements} if latency.baseline else {}
     return [
         TimingRow(timing=item, before=earlier.get(_key(item)), change=_change(item, earlier.get(_key(item))))

@@ -35,7 +35,7 @@ class RecordedBench:
 
 
 def read_baseline(config: RunConfig) -> RecordedBench | None:
-    """The benchmark that the gate names; None where it names none.
+    """Return the benchmark that the gate names; None where it names none.
 
     Raises:
         UsageError: It cannot be read, is no benchmark, or was made with another number of threads.

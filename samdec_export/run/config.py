@@ -199,13 +199,13 @@ class Gate(Section, frozen=True):
     """An engine that was built and could not be run here fails the gate."""
 
     def tolerance(self, precision: Precision) -> Tolerance:
-        """The limits of a precision: its own, with what is set here in their place."""
+        """Return the limits of a precision: its own, with what is set here in their place."""
         own: Thresholds = getattr(self, precision)
         given = {key: getattr(own, key) for key in THRESHOLDS if getattr(own, key) is not None}
         return replace(TOLERANCES[precision], **given)
 
     def limits(self, precision: Precision) -> dict[str, float]:
-        """The same by the keys of this section."""
+        """Return the limits of a precision by the keys of this section."""
         tolerance = self.tolerance(precision)
         return {key: getattr(tolerance, key) for key in THRESHOLDS}
 
@@ -254,12 +254,12 @@ class RunConfig(Section, GraphOptions, ExportOptions, frozen=True):
 
     @property
     def low_precisions(self) -> tuple[LowPrecision, ...]:
-        """Precisions that are converted to."""
+        """Return precisions that are converted to."""
         return tuple(precision for precision in self.precisions if precision != "fp32")
 
     @property
     def engine_precisions(self) -> tuple[Precision, ...]:
-        """Precisions that engines are built in."""
+        """Return precisions that engines are built in."""
         return self.precisions if self.engines.precisions is None else self.engines.precisions
 
 

@@ -99,7 +99,7 @@ def parse_setting(text: str) -> Setting:
 
 
 def command_for(path: Path | None, settings: Sequence[Setting]) -> str:
-    """The command line that runs the same config again."""
+    """Return the command line that runs the same config again."""
     words = [str(path)] if path else []
     for key, value in settings:
         words += [as_flag("settings"), f"{key}={json.dumps(str(value) if isinstance(value, Path) else value)}"]
@@ -117,7 +117,7 @@ def spelled_as_keys() -> Iterator[None]:
 
 
 def as_yaml(config: RunConfig) -> str:
-    """Every key with its value, and the limits that each precision comes to."""
+    """Return every key with its value, and the limits that each precision comes to."""
     values = config.model_dump(mode="json")
     for precision in PRECISIONS:
         values["gate"][precision] = config.gate.limits(precision)
@@ -154,7 +154,7 @@ def _put(values: dict[str, Any], key: str, value: Any) -> None:
 
 
 def _complaint(error: ValidationError, path: Path | None, set_keys: Sequence[str]) -> UsageError:
-    """The first mistake in words, and how many there are beside it."""
+    """Return the first mistake in words, and how many there are beside it."""
     details = error.errors(include_url=False)
     earliest = min(details, key=lambda detail: detail["type"] != "extra_forbidden")
     union = [detail for detail in details if _within(_key(detail["loc"]), _key(earliest["loc"]))]
@@ -178,12 +178,12 @@ def _complaint(error: ValidationError, path: Path | None, set_keys: Sequence[str
 
 
 def _within(key: str, other: str) -> bool:
-    """Whether it is the other key or inside it: each member of a union has its own complaint."""
+    """Return whether a key is the other one or inside it: each member of a union has its own complaint."""
     return key == other or key.startswith((f"{other}.", f"{other}["))
 
 
 def _key(location: tuple[int | str, ...]) -> str:
-    """Such as `gate.fp16.iou` or `bench.prompts[1]`; what pydantic adds to tell a union's members is left out."""
+    """Return a key such as `gate.fp16.iou` or `bench.prompts[1]`, without pydantic's names of a union's members."""
     text = ""
     section: Any = RunConfig
     for part in location:
@@ -199,12 +199,12 @@ def _key(location: tuple[int | str, ...]) -> str:
 
 
 def _is_plain(part: str) -> bool:
-    """Whether it is a name of the user's, such as an axis, and no mark of a validator."""
+    """Return whether a part is a name of the user's, such as an axis, and no mark of a validator."""
     return part.isidentifier() and part not in ("float", "int", "str", "bool")
 
 
 def _section(annotation: Any) -> type[BaseModel] | None:
-    """The section that a key holds, if it holds one."""
+    """Return the section that a key holds, if it holds one."""
     for kind in (annotation, *get_args(annotation)):
         if isinstance(kind, type) and issubclass(kind, BaseModel):
             return kind
@@ -220,17 +220,17 @@ def _suggestion(location: tuple[int | str, ...]) -> str:
 
 
 def _own_words(detail: Mapping[str, Any]) -> str:
-    """What a validator of this project's says; pydantic puts two words before it."""
+    """Return what a validator of this project's says; pydantic puts two words before it."""
     return detail["msg"].removeprefix("Value error, ") if detail["type"] == "value_error" else ""
 
 
 def _wanted(detail: Mapping[str, Any]) -> str:
-    """What would have been right, in a few words."""
+    """Return what would have been right, in a few words."""
     template = WANTED.get(detail["type"])
     return template.format(**detail.get("ctx", {})) if template else f"right: {detail['msg'].lower()}"
 
 
 def schema_text() -> str:
-    """The JSON Schema of a config, as editors read it."""
+    """Return the JSON Schema of a config, as editors read it."""
     schema = {"$schema": SCHEMA_DIALECT, **RunConfig.model_json_schema(mode="validation")}
     return json.dumps(schema, indent=2) + "\n"

@@ -121,7 +121,7 @@ def _provenance(job: Job, results: Results) -> Provenance:
 
 
 def _cpu() -> str:
-    """The processor's name as Linux has it, or as Python knows it."""
+    """Return the processor's name as Linux has it, or as Python knows it."""
     try:
         lines = CPU_INFO.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
@@ -154,7 +154,7 @@ def _engines(job: Job, results: Results) -> Iterator[ArtifactEntry]:
 
 
 def _ranges(files: Mapping[Precision, Entry[FileResult]]) -> tuple[RangeRow, ...]:
-    """Those of the narrowest range that was converted to."""
+    """Return the ranges of the narrowest precision that was converted to."""
     return next((files[precision].result.ranges for precision in ("fp16", "bf16") if precision in files), ())
 
 
@@ -184,7 +184,7 @@ def _verdicts(job: Job, results: Results, document: Document) -> Iterator[Verdic
 
 
 def _origins(results: Results) -> Iterator[Verdict]:
-    """Every file was made from this run's files: the conversions from its fp32 file, the engines from those."""
+    """Yield whether every file was made from this run's: conversions from its fp32 file, engines from those."""
     fp32 = results.files["fp32"].result
     for precision, entry in results.files.items():
         if precision != "fp32":

@@ -23,7 +23,7 @@ ORIGINS: Final[dict[Origin, str]] = {
 
 
 def judge_comparison(comparison: Comparison) -> Iterator[Verdict]:
-    """A verdict for what the outputs are, and one for each threshold and output."""
+    """Yield a verdict for what the outputs are, and one for each threshold and output."""
     yield _structure(comparison)
     for rule in RULES:
         for name in dict.fromkeys(output.name for case in comparison.cases for output in case.outputs):
@@ -38,7 +38,7 @@ def judge_comparison(comparison: Comparison) -> Iterator[Verdict]:
 
 
 def judge_weights(artifact: str, comparisons: Iterable[Comparison]) -> Verdict:
-    """Whether a file was made from the checkpoint that it was compared with."""
+    """Return a verdict: was a file made from the checkpoint that it was compared with."""
     findings = [finding for comparison in comparisons for finding in comparison.findings]
     sentence = f"{artifact} has the decoder weights of the checkpoint."
     if findings:
@@ -47,7 +47,7 @@ def judge_weights(artifact: str, comparisons: Iterable[Comparison]) -> Verdict:
 
 
 def _structure(comparison: Comparison) -> Verdict:
-    """Outputs that are there, finite, and of the right types and shapes; and that anything was compared."""
+    """Judge whether outputs are there, finite, and of the right types and shapes; and whether anything was compared."""
     where, count = f"{comparison.artifact} ({comparison.name})", len(comparison.cases)
     broken = [
         (case, violation) for case in comparison.cases for violation in case.violations if violation.metric in STRUCTURE
@@ -163,7 +163,7 @@ def _by_how_much(rule: Rule, value: Number, limit: float) -> str:
 
 
 def judge_origin(artifact: str, kind: Origin, found: str | None, expected: str | None) -> Verdict:
-    """Whether a file was made from what it should have been made from.
+    """Return a verdict: was a file made from what it should have been made from?
 
     Args:
         artifact: The file.
@@ -186,7 +186,7 @@ def judge_origin(artifact: str, kind: Origin, found: str | None, expected: str |
 def judge_latency(
     measured: Iterable[Timing], baseline: Mapping[tuple[str, int, int, int], float], ratio: float, origin: str
 ) -> Iterator[Verdict]:
-    """A verdict for each measurement that the baseline has too, or one that says that there is none.
+    """Yield a verdict for each measurement that the baseline has too, or one that says that there is none.
 
     Args:
         measured: What was timed in this run.

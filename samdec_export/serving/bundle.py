@@ -34,7 +34,7 @@ class BundledModel:
     files: tuple[ServedFile, ...]
 
     def to_json(self) -> dict[str, Any]:
-        """What clients and reports need to know."""
+        """Return what clients and reports need to know."""
         return {
             "name": self.model.name,
             "backend": self.model.backend,
@@ -54,7 +54,7 @@ class Bundled:
     models: tuple[BundledModel, ...]
 
     def to_json(self) -> dict[str, Any]:
-        """Where it is and what it holds."""
+        """Return where it is and what it holds."""
         return {"path": str(self.path), "models": [model.to_json() for model in self.models]}
 
 
@@ -158,7 +158,7 @@ def _engine(engine: EngineFile, wanted: ServingOptions) -> tuple[ServedModel, Se
 
 
 def _objections(engine: EngineFile, model: ServedModel, wanted: ServingOptions) -> Iterator[tuple[bool, str, str]]:
-    """What keeps Triton's TensorRT backend from serving an engine."""
+    """Yield what keeps Triton's TensorRT backend from serving an engine."""
     record = engine.record
     yield (
         record.engine == "rtx",
@@ -220,13 +220,13 @@ def _difference(one: ServedModel, other: ServedModel) -> str:
 
 
 def _flags(engines: Sequence[ServedFile]) -> Iterator[str]:
-    """What the server must be started with."""
+    """Yield what the server must be started with."""
     if any(file.sidecar["settings"].get("version_compat") for file in engines):
         yield "--backend-config=tensorrt,version-compatible=true"
 
 
 def _notes(models: Sequence[BundledModel], engines: Sequence[ServedFile]) -> Iterator[str]:
-    """What a person has to know about these files before they run."""
+    """Yield what a person has to know about these files before they run."""
     for file in engines:
         record = file.sidecar
         yield (

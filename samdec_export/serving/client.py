@@ -45,7 +45,7 @@ def main() -> None:
 
 
 def read_signature(model: str, version: str) -> dict[str, Any]:
-    """Inputs and outputs by the record of a version, the latest where none is named."""
+    """Return inputs and outputs by the record of a version, the latest where none is named."""
     records = sorted((HERE / model).glob(f"{version or '*'}/model.*.json"), key=lambda path: int(path.parent.name))
     if not records:
         raise FileNotFoundError(f"no record of model {model!r} in {HERE}")
@@ -55,7 +55,7 @@ def read_signature(model: str, version: str) -> dict[str, Any]:
 
 
 def size_of(label: str | int, sizes: dict[str, int]) -> int:
-    """The length of an axis: a number, a name, or a multiple of one such as 4*height."""
+    """Return the length of an axis: a number, a name, or a multiple of one such as 4*height."""
     if isinstance(label, int):
         return label
     factor, star, name = label.partition("*")
@@ -63,7 +63,7 @@ def size_of(label: str | int, sizes: dict[str, int]) -> int:
 
 
 def make_feeds(signature: dict[str, Any], sizes: dict[str, int]) -> dict[str, Any]:
-    """Inputs that mean something: noise for an image, foreground points within it, no mask."""
+    """Return inputs that mean something: noise for an image, foreground points within it, no mask."""
     rng = np.random.default_rng(0)
     feeds = {}
     for spec in signature["inputs"]:
@@ -74,7 +74,7 @@ def make_feeds(signature: dict[str, Any], sizes: dict[str, int]) -> dict[str, An
 
 
 def make_values(content: str, shape: list[int], extent: list[int], rng: np.random.Generator) -> Any:
-    """An array for what an input means; `extent` bounds positions, and is itself the size of an image."""
+    """Return an array for what an input means; `extent` bounds positions, and is itself the size of an image."""
     match content:
         case "embedding":
             return rng.standard_normal(shape)
@@ -93,7 +93,7 @@ def make_values(content: str, shape: list[int], extent: list[int], rng: np.rando
 def ask(
     asked: argparse.Namespace, signature: dict[str, Any], feeds: dict[str, Any]
 ) -> tuple[dict[str, Any], list[float]]:
-    """The outputs by name, and the seconds of each request."""
+    """Return the outputs by name, and the seconds of each request."""
     inputs = []
     for spec in signature["inputs"]:
         array = feeds[spec["name"]]

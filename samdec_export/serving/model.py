@@ -43,7 +43,7 @@ class ServedModel:
 
     @property
     def batch_axis(self) -> Dim | None:
-        """The dynamic axis that every input and output starts with; None where they do not share one.
+        """Return the dynamic axis that every input and output starts with; None where they do not share one.
 
         Triton puts requests together along the first axis of all tensors, so one tensor without it rules that out.
         """
@@ -53,12 +53,12 @@ class ServedModel:
 
     @property
     def max_batch_size(self) -> int:
-        """The most items of a batch; 0 where requests cannot be put together."""
+        """Return the most items of a batch; 0 where requests cannot be put together."""
         return max((dim.max for dim in self._batch_ranges()), default=0)
 
     @property
     def min_batch_size(self) -> int:
-        """The fewest items of a batch; 0 where requests cannot be put together."""
+        """Return the fewest items of a batch; 0 where requests cannot be put together."""
         return min((dim.min for dim in self._batch_ranges()), default=0)
 
     def _batch_ranges(self) -> list[Dim]:
@@ -66,12 +66,12 @@ class ServedModel:
         return [dim for profile in self.profiles for dim in profile if axis and dim.name == axis.name]
 
     def dims(self, spec: TensorSpec) -> list[int]:
-        """The shape of a tensor as Triton writes it: -1 for what varies, without the axis of a batch."""
+        """Return the shape of a tensor as Triton writes it: -1 for what varies, without the axis of a batch."""
         shape = spec.shape[1:] if self.batch_axis else spec.shape
         return [axis if isinstance(axis, int) else -1 for axis in shape]
 
     def warm_ups(self) -> list[WarmUp]:
-        """The usual sizes of each profile, and the same with a whole batch."""
+        """Return the usual sizes of each profile, and the same with a whole batch."""
         axis = self.batch_axis
         found: dict[str, WarmUp] = {}
         for profile in self.profiles:

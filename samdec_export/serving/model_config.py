@@ -19,7 +19,7 @@ KINDS: Final[dict[ServedKind, str]] = {"auto": "KIND_AUTO", "gpu": "KIND_GPU", "
 
 
 def config_text(model: ServedModel, options: ServingOptions) -> str:
-    """The text of `config.pbtxt`.
+    """Return the text of `config.pbtxt`.
 
     Source: the ModelConfig message of Triton Inference Server, as tritonclient ships it.
 
@@ -72,7 +72,7 @@ def _tensor(model: ServedModel, spec: TensorSpec) -> dict[str, Any]:
 
 
 def _profiles(profiles: tuple[Profile, ...]) -> list[str]:
-    """The optimisation profiles of an engine that an instance loads; the first one needs no word."""
+    """Return the profiles of an engine that an instance loads; the first one needs no word."""
     return [str(number) for number in range(len(profiles))] if len(profiles) > 1 else []
 
 

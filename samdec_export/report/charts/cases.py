@@ -122,13 +122,13 @@ def _rank(value: Number) -> float:
 
 
 def _worst(values: Sequence[tuple[CaseResult, Number]]) -> list[tuple[CaseResult, Number]]:
-    """The cases to draw, in their order: those that fail and those with the largest values."""
+    """Return the cases to draw, in their order: those that fail and those with the largest values."""
     order = sorted(range(len(values)), key=lambda at: (values[at][0].passed, -_rank(values[at][1])))
     return [values[at] for at in sorted(order[:CASES_SHOWN])]
 
 
 def _labels(names: Sequence[str]) -> tuple[str, list[str]]:
-    """What `axis=size,...` names have in common, and what is left of each; the names themselves where they differ."""
+    """Return what names like `axis=size,...` have in common, and the rest of each; the names where they differ."""
     parts = [[part.partition("=") for part in name.split(",")] for name in names]
     axes = {tuple(axis for axis, _, _ in part) for part in parts}
     if len(axes) == 1 and all(equals for part in parts for _, equals, _ in part):

@@ -41,7 +41,7 @@ class ErrorsChart:
 
 
 def errors_chart(output: str, found: Histogram) -> ErrorsChart | None:
-    """The bins from the first to the last that holds a value; None where every value is exact."""
+    """Return the bins from the first to the last that holds a value; None where every value is exact."""
     held = [index for index, count in enumerate(found.counts) if count > 0]
     if not held:
         return None
@@ -71,6 +71,6 @@ def errors_chart(output: str, found: Histogram) -> ErrorsChart | None:
 
 
 def _decades(low: float, high: float) -> list[int]:
-    """Up to TICKS whole powers of ten between two."""
+    """Return up to TICKS whole powers of ten between two."""
     powers = list(range(math.ceil(low), math.floor(high) + 1))
     return powers[:: max(1, math.ceil(len(powers) / TICKS))]

@@ -42,7 +42,7 @@ class RangesChart:
 
 
 def ranges_chart(rows: Sequence[RangeRow]) -> RangesChart:
-    """Every tensor, the first of the graph at the left."""
+    """Return every tensor, the first of the graph at the left."""
     limit = max(row.limit for row in rows)
     scale = LogScale.over([*(row.absmax for row in rows), limit], HEIGHT - 12, 18.0)
     step = (CHART_WIDTH - LEFT - 10) / max(len(rows) - 1, 1)

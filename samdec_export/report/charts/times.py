@@ -42,7 +42,7 @@ class TimesChart:
 
 
 def times_charts(rows: Sequence[TimingRow]) -> tuple[TimesChart, ...]:
-    """A chart for each workload: sizes differ too much between them for one scale."""
+    """Return a chart for each workload: sizes differ too much between them for one scale."""
     ordered = sorted(rows, key=lambda row: (row.timing.images, row.timing.prompts, row.timing.points))
     return tuple(_times_chart(title, list(group)) for title, group in groupby(ordered, key=lambda row: row.workload))
 
