@@ -48,7 +48,7 @@ CHOICES = {
 ERRORS = {"SamdecError", "UsageError", "ValidationError"}
 RESULTS = {
     *("Audited", "Benchmarked", "Bundled", "CaseResult", "Converted", "Diagnosis", "EngineBuilt", "Exported"),
-    *("GraphSummary", "Inspected", "Listed", "ModelSpec", "Ran", "Recorded", "Reported", "Validated"),
+    *("GraphSummary", "Inspected", "EngineEntry", "ModelSpec", "Ran", "Recorded", "Reported", "Validated"),
     "ValidationResult",
 }
 COMMANDS = {"build_engine": "trt", "bundle": "bundle triton", "config_schema": "config schema", "export": "onnx"}

@@ -64,7 +64,7 @@ def test_turing_costs_accuracy_and_it_is_said(typed: Typed, tmp_path: Path, capl
     api.build_engine(source, RTX, precision="fp16")
     assert "head that predicts IoUs" not in caplog.text
     api.build_engine(source, TURING, precision="fp16")
-    assert "For sm75 no product stays in fp32" in caplog.text
+    assert "For sm75 no matmul stays in fp32" in caplog.text
 
 
 def test_a_conversion_for_turing_is_not_taken_for_another(typed: Typed, tmp_path: Path) -> None:
@@ -93,7 +93,7 @@ def test_a_turing_gpu_here_is_a_target(typed: Typed, tmp_path: Path, monkeypatch
 def test_choices_of_an_earlier_conversion_are_not_lost(typed: Typed, tmp_path: Path) -> None:
     source = Path(shutil.copy(typed(), tmp_path))
     own = api.convert(source, replace(FP16, keep_fp32=("Softmax",), margin=8.0), validate=False).artifact
-    with pytest.raises(UsageError, match=r"keep \['Softmax'\], not \[\]; margin 8.0, not 4.0"):
+    with pytest.raises(UsageError, match=r"keep_fp32 \['Softmax'\], not \[\]; margin 8.0, not 4.0"):
         api.build_engine(source, RTX, precision="fp16")
     assert open_artifact(own.path).sha256 == own.sha256
     assert api.build_engine(own.path, RTX, precision="fp16").engine.record.onnx_sha256 == own.sha256
@@ -288,8 +288,8 @@ def test_too_small_a_workspace(typed: Typed, tmp_path: Path, capsys: pytest.Capt
         (["--profile", "batch=1:1:2 batch=1:1:2"], "each axis one range"),
         (["--timing-cache", "cache"], "--timing-cache has no effect"),
         (["--hardware-compat"], "--hardware-compat has no effect"),
-        (["--opt-level", "6"], "0 to 5"),
-        (["--workspace", "0"], "not a size"),
+        (["--opt-level", "6"], "is above 5"),
+        (["--workspace", "0"], "is below 1"),
         (["--fp16", "--bf16"], "one precision"),
     ],
 )

@@ -214,7 +214,7 @@ def test_no_product_in_fp32_if_so_asked(export: Export, tmp_path: Path, contract
 def test_a_product_that_cannot_be_fp16_is_said(export: Export, planted: tuple[Path, Path], tmp_path: Path) -> None:
     wanted = replace(FP16, all_matmuls=True)
     first = next(node.name for node in onnx.load(export().artifact.path).graph.node if node.op_type == "MatMul")
-    with pytest.raises(GraphError, match=f"1 of the matrix products .*: {first} \\(asked for: {first}\\)"):
+    with pytest.raises(GraphError, match=f"1 of the matmuls .*: {first} \\(asked for: {first}\\)"):
         api.convert(export().artifact.path, replace(wanted, keep_fp32=(first,)), out=tmp_path, validate=False)
     with pytest.raises(GraphError, match=r"all_matmuls: .*range: "):
         api.convert(planted[1], replace(wanted, margin=60.0), out=tmp_path, validate=False)

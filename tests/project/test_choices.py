@@ -230,7 +230,7 @@ def test_every_option_has_a_flag_and_a_sentence(capsys: pytest.CaptureFixture[st
     for command, options in {**shown, "bundle": api.ServingOptions}.items():
         for choice in choices_of(options).values():
             assert f"{as_flag(choice.name)} " in helps[command]
-            assert spelled(choice.help.text, as_flag)[:20] in helps[command]
+            assert spelled(choice.help.text, as_flag).removesuffix(".")[:20] in helps[command]
     for options in OPTIONS:
         assert {*choices_of(options)} == {field.name for field in fields(options)}
 

@@ -49,7 +49,7 @@ OTHERS: dict[str, Any] = {
     "convert.max_flips": 0.01,
     "convert.margin": 8,
     "convert.protect": False,
-    "convert.all_products": True,
+    "convert.all_matmuls": True,
     "engines.build": ["rtx"],
     "engines.precisions": ["fp16"],
     "engines.profiles": [{"points": [1, 2, 2]}],
