@@ -103,7 +103,7 @@ def test_a_checkpoint_becomes_a_proven_file(tmp_path: Path, checkpoint: Path) ->
     assert len(report["comparisons"][0]["cases"]) == 8
     missing = run("validate", "artifacts/sam_tiny.decoder.onnx", cwd=tmp_path)
     assert missing.returncode == 2
-    assert "was exported from tiny.pt: the reference needs it. Name the checkpoint with --ckpt." in missing.stderr
+    assert "was exported from tiny.pt: the reference needs it. Give its file as --ckpt." in missing.stderr
 
 
 def test_a_failed_validation_exits_7_and_says_how_to_replay(
