@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
 import shlex
 import subprocess
@@ -84,3 +85,14 @@ def test_links_lead_somewhere(path: Path) -> None:
     for target in re.findall(r"\]\(([^)#]+)", path.read_text()):
         if not target.startswith("http"):
             assert (path.parent / target).exists(), target
+
+
+@pytest.mark.parametrize("path", [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")], ids=lambda path: path.name)
+def test_files_and_modules_are_called_what_they_are(path: Path) -> None:
+    if path.name == "CHANGELOG.md":
+        return  # it speaks of what was
+    text = path.read_text()
+    for name in re.findall(r"`([\w.-]+/[\w./-]+\.py)`", text):
+        assert any((root / name).is_file() for root in (ROOT, ROOT / "samdec_export", ROOT / "tests")), name
+    for module in re.findall(r"from (samdec_export[\w.]*) import", text):
+        assert importlib.util.find_spec(module), module
