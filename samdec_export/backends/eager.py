@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -51,11 +52,16 @@ class EagerRunner:
         if exact and precision != "fp32":
             raise ValueError(f"a module runs in float64 or in {precision}, not in both")
         self.dtype: torch.dtype = torch.float64 if exact else getattr(torch, FORMATS[precision].dtype)
-        as_it_is = self.dtype == torch.float32 and device == "cpu"
-        self.graph = graph if as_it_is else copy.deepcopy(graph).to(device, self.dtype)
+        self.source = graph
         self.device = device
         self.signature = signature
         self.whole = whole
+
+    @cached_property
+    def graph(self) -> nn.Module:
+        """Return the module in its type and on its device, copied when it first runs: float64 is often not needed."""
+        as_it_is = self.dtype == torch.float32 and self.device == "cpu"
+        return self.source if as_it_is else copy.deepcopy(self.source).to(self.device, self.dtype)
 
     @classmethod
     def compiled(cls, graph: nn.Module, signature: Signature) -> EagerRunner:

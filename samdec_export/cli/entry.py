@@ -56,7 +56,7 @@ def _call(app: Callable[[list[str] | None], object], arguments: list[str] | None
             return _lose_output(stop.__context__)
         return stop.code if isinstance(stop.code, int) else 0
     except SamdecError as error:
-        _complain(error.told(as_flag))
+        _complain(error.spelled(as_flag))
         return error.exit_code
     except KeyboardInterrupt:  # typer catches it in a command, not while it starts or ends
         return INTERRUPTED

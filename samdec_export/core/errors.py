@@ -48,7 +48,7 @@ class SamdecError(Exception):
         """Return the whole text with choices as they were written, for another message to hold."""
         return " ".join(self.args).rstrip()
 
-    def told(self, spelling: Spelling) -> str:
+    def spelled(self, spelling: Spelling) -> str:
         """Return the whole text as a surface spells it."""
         return spelled(self.template, spelling)
 
@@ -57,7 +57,7 @@ class SamdecError(Exception):
         self.args = tuple(spelled(text, spelling) for text in self.args)
 
     def __str__(self) -> str:
-        return self.told(as_argument)
+        return self.spelled(as_argument)
 
 
 class UsageError(SamdecError):

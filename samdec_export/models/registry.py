@@ -55,7 +55,7 @@ class ModelSpec:
 
     @property
     def needs_checkpoint(self) -> bool:
-        """Return whether neither embedded nor seeded weights stand in for one."""
+        """Return whether one has to be named: no weights are embedded or seeded."""
         return self.encoder is not None and self.weights is None
 
     def to_json(self) -> dict[str, Any]:

@@ -23,7 +23,9 @@ def validate(
     cases: Sequence[NamedFeeds],
     findings: tuple[str, ...] = (),
 ) -> tuple[ValidationResult, ...]:
-    """Make every comparison on every case, small cases first.
+    """Make every comparison on every case: small ones first, so that the first verdict comes soon.
+
+    The first case is measured last, since its float64 is measured in any event and takes longer than its verdict.
 
     Args:
         comparisons: Who is compared with whom.
@@ -37,7 +39,7 @@ def validate(
     Raises:
         ValidationError: There is no case: nothing would be compared.
     """
-    order = sorted(range(len(cases)), key=lambda number: _values(signature, cases[number]))
+    order = sorted(range(len(cases)), key=lambda number: (number == 0, _values(signature, cases[number])))
     title = f"Validating {comparisons[0].candidate.name}"
     return merge(
         [

@@ -235,7 +235,7 @@ class RunConfig(Section, GraphOptions, ExportOptions, frozen=True):
             _ = self.graph_options
             _ = [self.convert.options(precision) for precision in self.low_precisions]
         except UsageError as error:
-            raise ValueError(error.told(key_of)) from error
+            raise ValueError(error.spelled(key_of)) from error
         if not self.precisions:
             raise ValueError("precisions is empty: there would be nothing to deliver.")
         if stray := {*(self.engines.precisions or ())} - {*self.precisions}:

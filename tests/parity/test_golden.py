@@ -1,4 +1,4 @@
-"""Goldens: engines judged without torch, and everything that makes a recording worthless told as such."""
+"""Goldens: engines judged without torch, and every damage that makes a recording worthless is found."""
 
 from __future__ import annotations
 
