@@ -5,12 +5,11 @@ from __future__ import annotations
 import importlib.util
 import re
 import shlex
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
+from command_line import call
 
 from samdec_export.core import errors
 from samdec_export.core.options import GRAPHS, MASKS
@@ -41,16 +40,13 @@ def test_the_readme_has_commands() -> None:
     assert COMMANDS[0] == "onnx --ckpt sam_b.pt"
 
 
-def test_the_readmes_commands_work_in_their_order(folder: Path) -> None:
+def test_the_readmes_commands_work_in_their_order(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(folder)
     for command in COMMANDS:
-        done = subprocess.run(
-            [sys.executable, "-m", "samdec_export", *shlex.split(command)],
-            cwd=folder,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == 0, (command, done.stderr)
+        code, _, err = call(capsys, *shlex.split(command))
+        assert code == 0, (command, err)
 
 
 def test_the_first_screen_names_the_two_scripts() -> None:
