@@ -62,11 +62,11 @@ def validate(
     answers, elsewhere = optional_path(golden), optional_path(outputs)
     if answers is not None:
         _refuse_beside_golden({"checkpoint": weights, "feeds": recorded, "seed": seed, "sweep": sweep})
+    seed, width = CaseOptions.seed if seed is None else seed, sweep or WIDEST
+    asked = CaseOptions(sweep=width, seed=seed, feeds=recorded, case=case)
     candidate = open_candidate(path, provider)
     artifact = candidate.artifact
     kept = open_golden(answers) if answers else None
-    seed, width = CaseOptions.seed if seed is None else seed, sweep or WIDEST
-    asked = CaseOptions(sweep=width, seed=seed, feeds=recorded, case=case)
     cases = (
         kept.cases()
         if kept

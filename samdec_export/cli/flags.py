@@ -40,9 +40,7 @@ __all__ = [
 
 def flag(options: type[Options], name: str, **own: Any) -> Any:
     """Return the flag of one choice; `own` is what a command says of it otherwise, such as `show_default`."""
-    choice = choices_of(options)[name]
-    least = next((bound.ge for bound in choice.bounds if isinstance(bound, Ge)), None)
-    return _option(choice, **{"min": least, **own})
+    return _option(choices_of(options)[name], **own)
 
 
 def _option(choice: Choice, **own: Any) -> Any:

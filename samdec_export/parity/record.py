@@ -30,7 +30,7 @@ from samdec_export.parity.golden import (
     open_golden,
     write_golden,
 )
-from samdec_export.parity.options import SweepOptions
+from samdec_export.parity.options import CaseOptions
 from samdec_export.parity.polygraphy import write_inputs, write_outputs
 from samdec_export.parity.references import Reference, eager_references
 
@@ -70,8 +70,8 @@ def record(
     *,
     out: FilePath | None = None,
     feeds: FilePath | None = None,
-    seed: int = SweepOptions.seed,
-    sweep: SweepName = SweepOptions.sweep,
+    seed: int = CaseOptions.seed,
+    sweep: SweepName = CaseOptions.sweep,
     keep_inputs: bool = False,
 ) -> Recorded:
     """Ask eager PyTorch over a sweep or recorded inputs, in fp32 and float64, and keep the answers.
@@ -92,6 +92,7 @@ def record(
         UsageError, CheckpointError, GraphError, DependencyError: As the stages say. Nothing is left of a failed run.
     """
     path, weights, recorded = as_path(file), optional_path(checkpoint), optional_path(feeds)
+    CaseOptions(sweep=sweep, seed=seed, feeds=recorded)  # refuses what is out of bounds before the work
     artifact = open_artifact(path)
     target = optional_path(out) or path.with_suffix(".golden.npz")
     check_target(target, (path, artifact.sidecar, weights, recorded))

@@ -343,3 +343,9 @@ def test_inputs_beyond_their_ranges_are_judged_with_a_warning(export: Export, tm
     warning = "warning: outside the ranges that the file was made for: many (points 17, not 1 to 16)."
     assert done.notes == (warning,)
     assert done.to_json()["notes"] == [warning]
+
+
+@pytest.mark.parametrize("ask", [api.record, api.validate, api.ranges])
+def test_a_seed_below_zero_is_refused_in_one_line(export: Export, ask: Callable[..., object]) -> None:
+    with pytest.raises(UsageError, match="seed -1 is below 0"):
+        ask(export().artifact.path, seed=-1)
