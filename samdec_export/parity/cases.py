@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -11,10 +10,11 @@ import numpy as np
 
 from samdec_export.core.artifact import Record
 from samdec_export.core.errors import UsageError
-from samdec_export.core.feeds import Case, Inputs, MaskInput, NamedFeeds, misfits, sizes_of
+from samdec_export.core.feeds import Inputs, NamedFeeds, misfits, sizes_of
 from samdec_export.core.options import SweepName
 from samdec_export.core.runner import Array
-from samdec_export.core.signature import Dim, Signature
+from samdec_export.core.signature import Signature
+from samdec_export.parity.sweeps import sweep_within
 
 __all__ = [
     "only_case",
@@ -22,13 +22,7 @@ __all__ = [
     "range_notes",
     "read_feeds",
     "select_cases",
-    "sweep",
-    "sweep_feeds",
-    "sweep_within",
 ]
-
-QUICK_SIZES = (1, 3)
-"""What a quick sweep takes of an independent axis: alone, and among others. Slices do not see each other there."""
 
 SHOWN = 4
 """Cases outside their ranges that a warning names."""
@@ -58,11 +52,6 @@ def select_cases(
     return cases if case is None else only_case(cases, case)
 
 
-def sweep_within(signatures: Sequence[Signature], width: SweepName) -> list[Case]:
-    """Return the cases of a sweep over the ranges of each signature, every case once."""
-    return [*{case.name: case for signature in signatures for case in sweep(signature, width)}.values()]
-
-
 def range_notes(record: Record, cases: list[NamedFeeds]) -> tuple[str, ...]:
     """Return a warning where inputs leave the ranges that a file was made for; it may well be right there."""
     found = outside_ranges(record.signature, cases)
@@ -70,36 +59,6 @@ def range_notes(record: Record, cases: list[NamedFeeds]) -> tuple[str, ...]:
         return ()
     shown = "; ".join(found[:SHOWN]) + (f"; and {len(found) - SHOWN} more" if len(found) > SHOWN else "")
     return (f"warning: outside the ranges that the file was made for: {shown}.",)
-
-
-def sweep_feeds(signature: Signature, width: SweepName, seed: int) -> list[NamedFeeds]:
-    """Return inputs for every case of a sweep."""
-    return [NamedFeeds.of(signature, case, seed) for case in sweep(signature, width)]
-
-
-def sweep(signature: Signature, width: SweepName = "full") -> list[Case]:
-    """Return the cases that a validation runs: every corner of the ranges, and odd sizes between.
-
-    A corner takes each axis at its min, opt or max. `quick` takes independent axes at 1 and 3 instead, which needs
-    little memory, and leaves out corners where more than two other axes are away from their opt. Where the graph takes
-    masks, cases go round off, on and mixed, and the opt corner has all three.
-    """
-    dims = signature.dims
-    flags = [spec for spec in signature.inputs if spec.content == "flag"]
-    corners: Iterable[tuple[int, ...]] = itertools.product(*(_corner_sizes(dim, width) for dim in dims))
-    if width == "quick":
-        corners = (sizes for sizes in corners if _is_near(dims, sizes))
-    points = [*corners, *(tuple(_between(dim, part, width) for dim in dims) for part in (0.25, 0.7))]
-    names = [dim.name for dim in dims]
-    every = [dict(zip(names, sizes, strict=True)) for sizes in dict.fromkeys(points)]
-    if not flags:
-        return [Case(sizes=sizes) for sizes in every]
-    masks: tuple[MaskInput, ...] = (
-        ("off", "on", "mixed") if any(spec.shape != (1,) for spec in flags) else ("off", "on")
-    )
-    opt = {dim.name: _limit(dim, dim.opt, width) for dim in dims}
-    cycled = [Case(sizes=sizes, mask_input=mask) for sizes, mask in zip(every, itertools.cycle(masks), strict=False)]
-    return list({case.name: case for case in (*cycled, *(Case(sizes=opt, mask_input=mask) for mask in masks))}.values())
 
 
 def read_feeds(path: Path, signature: Signature) -> list[NamedFeeds]:
@@ -175,27 +134,3 @@ def outside_ranges(signature: Signature, cases: Sequence[NamedFeeds]) -> list[st
             axes = ", ".join(f"{dim.name} {case.sizes[dim.name]}, not {dim.min} to {dim.max}" for dim in beyond)
             found.append(f"{case.name} ({axes})")
     return found
-
-
-def _is_near(dims: tuple[Dim, ...], sizes: tuple[int, ...]) -> bool:
-    """Return whether at most two axes are away from their opt, or all at their min or all at their max."""
-    ranged = [(dim, size) for dim, size in zip(dims, sizes, strict=True) if not dim.independent]
-    extreme = any(all(size == getattr(dim, end) for dim, size in ranged) for end in ("min", "max"))
-    return extreme or sum(size != dim.opt for dim, size in ranged) <= 2
-
-
-def _corner_sizes(dim: Dim, width: SweepName) -> tuple[int, ...]:
-    if width == "quick" and dim.independent:
-        return tuple(size for size in QUICK_SIZES if dim.min <= size <= dim.max) or (dim.min,)
-    return dim.sizes
-
-
-def _between(dim: Dim, part: float, width: SweepName) -> int:
-    """Return an odd size at `part` of the range, inside it."""
-    top = _limit(dim, dim.max, width)
-    return min(top, int(dim.min + part * (top - dim.min)) | 1)
-
-
-def _limit(dim: Dim, size: int, width: SweepName) -> int:
-    """Return a size, or less in a quick sweep: it takes few slices of an independent axis."""
-    return max(dim.min, min(size, QUICK_SIZES[-1])) if width == "quick" and dim.independent else size

@@ -14,14 +14,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Final, get_args
+from typing import Any, Final
 from zipfile import ZIP_DEFLATED, ZipFile, ZipInfo
 
 import numpy as np
 
 from samdec_export.core.artifact import Record
 from samdec_export.core.errors import SamdecError, UsageError
-from samdec_export.core.feeds import Case, Inputs, MaskInput, NamedFeeds, make_feeds
+from samdec_export.core.feeds import MASK_INPUTS, POOL, VALUES, Case, Inputs, MaskInput, NamedFeeds, Values, make_feeds
 from samdec_export.core.runner import Array, Feeds, Outputs
 from samdec_export.core.signature import Signature
 
@@ -36,7 +36,7 @@ __all__ = [
     "write_golden",
 ]
 
-GOLDEN_SCHEMA: Final = 1
+GOLDEN_SCHEMA: Final = 2
 RECORD = "golden"
 AGAIN = "Record it again with samdec-export record."
 
@@ -48,7 +48,7 @@ class GoldenCase:
     Args:
         name: The case's name in reports.
         sizes: The size of every dynamic axis.
-        mask_input: Of a sweep's case; see `feeds.Case`.
+        first: Of a sweep's case, as `values` and `mask_input` are; see `feeds.Case`.
         stored: The inputs are in the file. Otherwise they follow from signature, sizes and seed.
         inputs_sha256: What `feeds.inputs_sha256` says of the inputs.
         floors: For each output, eager fp32's own distance to float64 as a share of the span.
@@ -56,10 +56,17 @@ class GoldenCase:
 
     name: str
     sizes: Mapping[str, int]
+    first: int
+    values: Values
     mask_input: MaskInput | None
     stored: bool
     inputs_sha256: str
     floors: Mapping[str, float]
+
+    @property
+    def asked(self) -> Case:
+        """Return the sweep's case."""
+        return Case(sizes=self.sizes, first=self.first, values=self.values, mask_input=self.mask_input)
 
     def to_json(self) -> dict[str, Any]:
         """Return a JSON object that `from_json` reads back."""
@@ -84,8 +91,10 @@ class GoldenCase:
             raise ValueError(f"floors are {case.floors!r}")
         if not all(isinstance(floor, float) and 0 <= floor < 1 for floor in case.floors.values()):
             raise ValueError(f"floors are {case.floors!r}")
-        if case.mask_input not in (None, *get_args(MaskInput)) or not isinstance(case.name, str):
-            raise ValueError(f"mask_input is {case.mask_input!r}")
+        if case.mask_input not in (None, *MASK_INPUTS) or case.values not in VALUES or not isinstance(case.name, str):
+            raise ValueError(f"mask_input is {case.mask_input!r}, values {case.values!r}")
+        if not isinstance(case.first, int) or not 0 <= case.first < POOL:
+            raise ValueError(f"first is {case.first!r}")
         return case
 
 
@@ -174,7 +183,7 @@ class Golden:
             feeds = Inputs(self._read("inputs", number, [spec.name for spec in signature.inputs]))
         else:
             with _explained(self.path):
-                feeds = make_feeds(signature, Case(sizes=case.sizes, mask_input=case.mask_input), self.record.seed)
+                feeds = make_feeds(signature, case.asked, self.record.seed)
         if feeds.sha256 != case.inputs_sha256:
             drawn = f"NumPy {np.__version__} draws others than {self.record.tools.get('numpy', 'the one then')}"
             reason = "they are not those that were recorded" if case.stored else drawn

@@ -20,7 +20,7 @@ from samdec_export.core.runner import Feeds, Outputs
 from samdec_export.core.signature import Signature
 from samdec_export.export.onnx_file import open_artifact
 from samdec_export.models.checkpoint import load_for
-from samdec_export.parity.cases import read_feeds, sweep
+from samdec_export.parity.cases import read_feeds
 from samdec_export.parity.golden import (
     Golden,
     GoldenCase,
@@ -33,6 +33,7 @@ from samdec_export.parity.golden import (
 from samdec_export.parity.options import CaseOptions
 from samdec_export.parity.polygraphy import write_inputs, write_outputs
 from samdec_export.parity.references import Reference, eager_references
+from samdec_export.parity.sweeps import sweep
 
 if TYPE_CHECKING:
     from samdec_export.core.artifact import Artifact
@@ -172,6 +173,8 @@ def _recorded_cases(artifact: Artifact, reference: Reference, questions: Sequenc
         case = GoldenCase(
             name=question.feeds.name,
             sizes=sizes,
+            first=seeded.first if seeded else 0,
+            values=seeded.values if seeded else "normal",
             mask_input=seeded.mask_input if seeded else None,
             stored=seeded is None,
             inputs_sha256=inputs_sha256(feeds),

@@ -12,6 +12,7 @@ from samdec_export.core.dtypes import Precision
 from samdec_export.core.errors import GraphError, ValidationError
 from samdec_export.core.runner import Runner
 from samdec_export.parity.golden import Golden
+from samdec_export.parity.slices import SliceRunner
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -93,9 +94,9 @@ def eager_references(artifact: Artifact, loaded: LoadedModel, *, on_gpu: bool = 
 
     signature = artifact.record.signature
     graph = _definition(artifact, loaded)
-    exact = EagerRunner(graph, signature, exact=True)
-    runners = [EagerRunner(graph, signature, device="cuda")] if on_gpu else []
-    runners.append(EagerRunner(graph, signature))
+    exact = SliceRunner(EagerRunner(graph, signature, exact=True), signature)
+    runners = [SliceRunner(EagerRunner(graph, signature, device="cuda"), signature)] if on_gpu else []
+    runners.append(SliceRunner(EagerRunner(graph, signature), signature))
     findings = _other_weights(str(loaded.checkpoint.file), loaded.checkpoint.weights_sha256, artifact)
     return tuple(Reference(runner=runner, exact=exact, findings=findings) for runner in runners)
 

@@ -14,16 +14,17 @@ from pathlib import Path
 from typing import Any
 
 from samdec_export.backends.candidates import open_candidate
-from samdec_export.core.feeds import Case, MaskInput, NamedFeeds
+from samdec_export.core.feeds import Case, NamedFeeds
 from samdec_export.core.options import Provider, SweepName
 from samdec_export.core.plain import from_plain, to_plain
 from samdec_export.core.results import Tolerance
 from samdec_export.core.signature import Signature
-from samdec_export.parity.cases import only_case, read_feeds, sweep_within
+from samdec_export.parity.cases import only_case, read_feeds
 from samdec_export.parity.comparisons import comparisons_of
 from samdec_export.parity.golden import Golden, open_golden
 from samdec_export.parity.measure import CaseMeasurement, Place, measure_case
 from samdec_export.parity.references import references_of
+from samdec_export.parity.sweeps import sweep_within
 
 __all__ = ["CaseTask", "run_task", "sweep_tasks"]
 
@@ -38,9 +39,8 @@ class CaseTask:
         provider: Where ONNX Runtime runs; None for the CPU, or an engine.
         tolerance: The limits; None for those of the file's precision.
         evidence: Gather how errors are spread, and the worst masks.
-        sizes: Of a sweep's case: the length of every dynamic axis.
-        mask_input: Of a sweep's case; see `feeds.Case`.
-        seed: Of a sweep's case: seed of its inputs.
+        asked: Of a sweep: the case.
+        seed: Of a sweep: seed of its inputs.
         case: Of recorded inputs: the case's name.
         feeds: The file that they are recorded in.
         golden: The golden that they are recorded in, with eager PyTorch's answers.
@@ -52,8 +52,7 @@ class CaseTask:
     provider: Provider | None = None
     tolerance: Tolerance | None = None
     evidence: bool = False
-    sizes: Mapping[str, int] = field(default_factory=dict)
-    mask_input: MaskInput | None = None
+    asked: Case | None = None
     seed: int = 0
     case: str | None = None
     feeds: str | None = None
@@ -92,8 +91,7 @@ def sweep_tasks(
     weights = str(checkpoint) if checkpoint else None
     common = CaseTask(file=str(file), checkpoint=weights, provider=provider, seed=seed)
     return [
-        replace(common, sizes=case.sizes, mask_input=case.mask_input, place=Place(number=number, total=len(cases)))
-        for number, case in enumerate(cases)
+        replace(common, asked=case, place=Place(number=number, total=len(cases))) for number, case in enumerate(cases)
     ]
 
 
@@ -116,8 +114,8 @@ def run_task(task: CaseTask) -> CaseMeasurement:
 
 
 def _case(task: CaseTask, signature: Signature, golden: Golden | None) -> NamedFeeds:
-    if task.case is None:
-        return NamedFeeds.of(signature, Case(sizes=task.sizes, mask_input=task.mask_input), task.seed)
+    if task.asked:
+        return NamedFeeds.of(signature, task.asked, task.seed)
     recorded = golden.cases() if golden else read_feeds(Path(task.feeds or ""), signature)
-    (case,) = only_case(recorded, task.case)
+    (case,) = only_case(recorded, task.case or "")
     return case

@@ -16,8 +16,9 @@ from samdec_export.core.options import SweepName
 from samdec_export.core.signature import Axis, Dim, DType, Signature, TensorSpec
 from samdec_export.export.dataflow import load_fp32
 from samdec_export.export.onnx_file import TensorSummary, describe, open_artifact
-from samdec_export.parity.cases import only_case, read_feeds, sweep_feeds
+from samdec_export.parity.cases import only_case, read_feeds
 from samdec_export.parity.options import SweepOptions
+from samdec_export.parity.sweeps import usual_feeds
 from samdec_export.precision.ranges import TensorRange, audit_ranges
 
 __all__ = ["Audited", "audit", "check_picture", "draw"]
@@ -120,7 +121,7 @@ def audit(
     """
     load_fp32(path)  # before the inputs are looked at: they differ too in a file that is not fp32
     signature = _signature(path, feeds)
-    cases = read_feeds(feeds, signature) if feeds else sweep_feeds(signature, sweep, seed)
+    cases = read_feeds(feeds, signature) if feeds else usual_feeds(signature, sweep, seed)
     if case is not None:
         cases = only_case(cases, case)
     inputs = (item.make() for item in track(cases, f"Auditing {path.name}"))

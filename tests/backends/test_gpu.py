@@ -30,7 +30,7 @@ from samdec_export.core.packages import ENGINES, EngineName
 from samdec_export.export.onnx_file import open_artifact
 from samdec_export.models.checkpoint import LoadedModel
 from samdec_export.models.sam.graphs import build_graph
-from samdec_export.parity.cases import sweep
+from samdec_export.parity.sweeps import sweep
 
 pytestmark = [
     pytest.mark.gpu,

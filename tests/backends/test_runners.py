@@ -41,7 +41,7 @@ from samdec_export.core.signature import Dim
 from samdec_export.export.onnx_file import open_artifact
 from samdec_export.models.checkpoint import LoadedModel
 from samdec_export.models.sam.graphs import build_graph
-from samdec_export.parity.cases import sweep
+from samdec_export.parity.sweeps import sweep
 
 Profiles = tuple[tuple[Dim, ...], ...]
 

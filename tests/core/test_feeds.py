@@ -15,7 +15,8 @@ from samdec_export.core.options import GraphOptions
 from samdec_export.core.signature import Dim, Signature, TensorSpec
 from samdec_export.models.checkpoint import LoadedModel, load_model
 from samdec_export.models.sam.graphs import build_graph
-from samdec_export.parity.cases import read_feeds, sweep
+from samdec_export.parity.cases import read_feeds
+from samdec_export.parity.sweeps import sweep
 
 PROMPTS = GraphOptions(graph="prompts", mask_input=True, dynamic_grid=True)
 

@@ -288,7 +288,7 @@ def test_small_cases_run_first_and_are_reported_in_order(export: Export, monkeyp
 
 
 def sweep_of(path: Path) -> list[Case]:
-    from samdec_export.parity.cases import sweep_within
+    from samdec_export.parity.sweeps import sweep_within
 
     assert open_artifact(path).record.signature in open_candidate(path).signatures
     return sweep_within(open_candidate(path).signatures, "full")

@@ -19,7 +19,7 @@ from samdec_export.core.errors import GraphError, NoRecordError, UsageError
 from samdec_export.core.feeds import make_feeds
 from samdec_export.core.runner import Array
 from samdec_export.export.onnx_file import open_artifact
-from samdec_export.parity.cases import sweep
+from samdec_export.parity.sweeps import sweep
 from samdec_export.precision.audit import audit
 from samdec_export.precision.ranges import TensorRange, audit_ranges
 from samdec_export.precision.stepwise import StepwiseGraph
