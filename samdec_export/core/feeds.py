@@ -64,6 +64,9 @@ KEPT_SLICES = POOL + 3
 OFFSET, SPIKE, SPIKE_EVERY = 3.0, 60.0, 500
 """Of embeddings with a mean, and with one value in so many that is up to so many times larger."""
 
+FEW = 3
+"""Slices of a case that a range is measured on, at most."""
+
 MASK_KINDS = 5
 
 
@@ -103,19 +106,23 @@ class NamedFeeds:
     """Inputs of one case: its sizes are known, its arrays are made when asked for.
 
     A sweep's inputs need not be in memory at once, and nothing is drawn to learn a size. `origin` is what the arrays
-    follow from, where making them takes time; None where they lie ready.
+    follow from, where making them takes time; None where they lie ready. A range is measured on cases that are
+    `usual`: others have values that no encoder gives, or more slices than tell something new.
     """
 
     name: str
     sizes: Mapping[str, int]
     make: Callable[[], Feeds]
     origin: Hashable = None
+    usual: bool = True
 
     @classmethod
     def of(cls, signature: Signature, case: Case, seed: int = 0) -> NamedFeeds:
         """Return the inputs of a case, which follow from its name and the seed."""
         origin = (signature.inputs, case.name, seed)
-        return cls(case.name, case.sizes, partial(make_feeds, signature, case, seed), origin)
+        slices = math.prod(case.sizes[dim.name] for dim in signature.dims if dim.independent)
+        usual = case.values == "normal" and case.mask_input != "unread" and slices <= FEW
+        return cls(case.name, case.sizes, partial(make_feeds, signature, case, seed), origin, usual)
 
 
 class Inputs(dict[str, Array]):
@@ -293,7 +300,7 @@ def typed_feeds(case: NamedFeeds, signature: Signature) -> NamedFeeds:
         feeds = case.make()
         return {spec.name: feeds[spec.name].astype(spec.dtype, copy=False) for spec in signature.inputs}
 
-    return NamedFeeds(case.name, case.sizes, make)
+    return replace(case, make=make, origin=None)
 
 
 def sizes_of(signature: Signature, feeds: Feeds) -> dict[str, int]:

@@ -43,8 +43,7 @@ def sweep_within(signatures: Sequence[Signature], width: SweepName) -> list[Case
 
 def usual_feeds(signature: Signature, width: SweepName, seed: int) -> list[NamedFeeds]:
     """Return inputs for the cases of a sweep whose values are usual ones: what a range is measured on."""
-    cases = (case for case in sweep(signature, width) if case.values == "normal" and case.mask_input != "unread")
-    return [NamedFeeds.of(signature, case, seed) for case in cases]
+    return [case for one in sweep(signature, width) if (case := NamedFeeds.of(signature, one, seed)).usual]
 
 
 def sweep(signature: Signature, width: SweepName = "full") -> list[Case]:

@@ -79,7 +79,7 @@ def convert_file(
     Args:
         source: The fp32 file, as `open_fp32` returns it.
         wanted: Precision, and what is to stay in fp32.
-        cases: Inputs to measure ranges and flips on.
+        cases: Inputs; ranges and flips are measured on those that are usual.
         out: The folder to write to.
 
     Raises:
@@ -94,9 +94,10 @@ def convert_file(
         draft = scratch / "converted.onnx"
         graph = _without_convolutions(source, scratch) if wanted.precision == "bf16" else source
         flops = {product.node: product.flops for product in usual_products(graph.path, source.record.signature)}
-        kept, ranges = _protected(graph, wanted, cases, flops) if wanted.protect else ({}, ())
+        usual = [case for case in cases if case.usual]
+        kept, ranges = _protected(graph, wanted, usual, flops) if wanted.protect else ({}, ())
         kept |= _asked_for(source, wanted)
-        found = _search(graph, wanted, kept, cases, draft, flops) if wanted.max_flips is not None else None
+        found = _search(graph, wanted, kept, usual, draft, flops) if wanted.max_flips is not None else None
         if found:
             kept |= {node: f"search: {unit.without:.2%} flip without it" for unit in found.units for node in unit.nodes}
         with step(f"Converting to {wanted.precision}"):
