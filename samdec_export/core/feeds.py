@@ -64,8 +64,8 @@ KEPT_SLICES = POOL + 3
 OFFSET, SPIKE, SPIKE_EVERY = 3.0, 60.0, 500
 """Of embeddings with a mean, and with one value in so many that is up to so many times larger."""
 
-FEW = 3
-"""Slices of a case that a range is measured on, at most."""
+FEW = 2
+"""Slices of a small case, for each one that there must be."""
 
 MASK_KINDS = 5
 
@@ -106,23 +106,26 @@ class NamedFeeds:
     """Inputs of one case: its sizes are known, its arrays are made when asked for.
 
     A sweep's inputs need not be in memory at once, and nothing is drawn to learn a size. `origin` is what the arrays
-    follow from, where making them takes time; None where they lie ready. A range is measured on cases that are
-    `usual`: others have values that no encoder gives, or more slices than tell something new.
+    follow from, where making them takes time; None where they lie ready. What takes long is done on cases that are
+    `small`: more slices of the same kind tell it nothing new. A range is measured on `usual` ones: others have values
+    that no encoder gives.
     """
 
     name: str
     sizes: Mapping[str, int]
     make: Callable[[], Feeds]
     origin: Hashable = None
+    small: bool = True
     usual: bool = True
 
     @classmethod
     def of(cls, signature: Signature, case: Case, seed: int = 0) -> NamedFeeds:
         """Return the inputs of a case, which follow from its name and the seed."""
         origin = (signature.inputs, case.name, seed)
-        slices = math.prod(case.sizes[dim.name] for dim in signature.dims if dim.independent)
-        usual = case.values == "normal" and case.mask_input != "unread" and slices <= FEW
-        return cls(case.name, case.sizes, partial(make_feeds, signature, case, seed), origin, usual)
+        axes = [dim for dim in signature.dims if dim.independent]
+        small = math.prod(case.sizes[dim.name] for dim in axes) <= FEW * math.prod(dim.min for dim in axes)
+        usual = small and case.values == "normal" and case.mask_input != "unread"
+        return cls(case.name, case.sizes, partial(make_feeds, signature, case, seed), origin, small, usual)
 
 
 class Inputs(dict[str, Array]):

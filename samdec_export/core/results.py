@@ -23,6 +23,7 @@ __all__ = [
     "Number",
     "OutputMetrics",
     "TensorMetrics",
+    "Tilt",
     "Tolerance",
     "ValidationResult",
     "Violation",
@@ -127,11 +128,29 @@ class MaskMetrics:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Tilt:
+    """Errors that all point one way, which rounding does not make.
+
+    Args:
+        offset: Mean signed error, as a share of the span.
+        scale: How much too large the values are, as a share of themselves.
+        right: How far a picture is shifted to the right, in its pixels.
+        down: The same downwards.
+    """
+
+    offset: float = 0.0
+    scale: float = 0.0
+    right: float = 0.0
+    down: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class OutputMetrics:
     """Every distance of one output: `masks` for mask logits, `best_mask` for scores of several masks."""
 
     name: str
     tensor: TensorMetrics
+    tilt: Tilt = Tilt()
     masks: MaskMetrics | None = None
     best_mask: float | None = None
 
@@ -240,6 +259,7 @@ class ValidationResult:
             case that broke the limits. A floor loosens the limits of its own case alone.
         cases: In the sweep's order.
         findings: Reasons to fail that belong to no case.
+        tilts: By output, which way its errors point, on average over all cases.
         errors: By output, the spread of its errors over all cases, if that was asked for.
         masks: The worst masks, if they were asked for; their artifact is not named yet.
     """
@@ -250,6 +270,7 @@ class ValidationResult:
     floors: Mapping[str, Floor]
     cases: tuple[CaseResult, ...]
     findings: tuple[str, ...] = ()
+    tilts: Mapping[str, Tilt] = field(default_factory=dict)
     errors: Mapping[str, Histogram] = field(default_factory=dict)
     masks: tuple[MaskPair, ...] = ()
 

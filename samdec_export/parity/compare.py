@@ -10,7 +10,7 @@ import numpy as np
 from samdec_export.core.results import Limit, OutputMetrics, TensorMetrics, Violation
 from samdec_export.core.runner import Array, Outputs
 from samdec_export.core.signature import Content, DType, TensorSpec
-from samdec_export.parity.metrics import best_mask_agreement, mask_metrics, tensor_metrics
+from samdec_export.parity.metrics import best_mask_agreement, mask_metrics, tensor_metrics, tilt_of
 
 __all__ = ["measure_outputs", "measure_tensor", "structure_problems"]
 
@@ -71,6 +71,7 @@ def _measure(spec: TensorSpec, reference: Array, candidate: Array, limit: Limit)
     return OutputMetrics(
         name=spec.name,
         tensor=tensor,
+        tilt=tilt_of(reference, candidate, span, picture=spec.content == "masks"),
         masks=mask_metrics(reference, candidate, limit.margin * span) if spec.content == "masks" else None,
         best_mask=best_mask_agreement(reference, candidate, limit.relative * span)
         if spec.content == "scores" and reference.shape[-1] > 1

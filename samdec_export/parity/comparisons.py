@@ -128,7 +128,8 @@ def comparisons_of(candidate: Candidate, references: Sequence[Reference]) -> tup
     found, precision = open_runners(candidate), candidate.rounding
     comparisons = [reference.against(found.own, precision) for reference in references if found.own]
     if found.oracle:
-        comparisons.append(references[-1].against(found.oracle, precision))
-    if found.oracle and found.own:
-        comparisons.append(Reference(runner=found.oracle).against(found.own, precision))
+        with_oracle = [references[-1].against(found.oracle, precision)]
+        if found.own:
+            with_oracle.append(Reference(runner=found.oracle).against(found.own, precision))
+        comparisons += [replace(comparison, small_only=found.own is not None) for comparison in with_oracle]
     return comparisons, found.notes

@@ -7,7 +7,7 @@ floor only loosens, so this gives the verdict that measuring every floor would, 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -20,7 +20,7 @@ from samdec_export.core.runner import Feeds, Outputs, Runner
 from samdec_export.core.signature import Signature
 from samdec_export.parity.compare import measure_outputs, measure_tensor, structure_problems
 from samdec_export.parity.evidence import spread, worst_masks, worst_of
-from samdec_export.parity.tolerances import limit_of
+from samdec_export.parity.tolerances import FLOOR_CAP, UNDECIDED_CAP, limit_of
 
 __all__ = ["CaseMeasurement", "Comparison", "Measured", "Place", "measure_case"]
 
@@ -37,6 +37,7 @@ class Comparison:
         known_floors: In place of `exact`: the reference's own distance to float64 as it was measured before, by case
             and output, as a share of the span.
         evidence: Gather how errors are spread, and the worst masks.
+        small_only: Make it on small cases alone: it takes long, and each slice is computed by itself.
     """
 
     candidate: Runner
@@ -45,6 +46,7 @@ class Comparison:
     tolerance: Tolerance
     known_floors: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     evidence: bool = False
+    small_only: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +60,7 @@ class Measured:
         problems: Why there are no numbers, if there are none.
         outputs: Every metric.
         limits: By output, what it may differ by in this case, with the floor where that was needed.
+        small_only: Only small cases were compared so.
         scale: By output, the floor of the sweep's first case, which is measured in any case, for the report alone.
         errors: By output, how errors are spread.
         masks: The worst masks.
@@ -69,6 +72,7 @@ class Measured:
     problems: tuple[Violation, ...]
     outputs: tuple[OutputMetrics, ...]
     limits: Mapping[str, Limit]
+    small_only: bool = False
     scale: Mapping[str, Number] = field(default_factory=dict)
     errors: Mapping[str, Histogram] = field(default_factory=dict)
     masks: tuple[MaskPair, ...] = ()
@@ -141,7 +145,9 @@ def measure_case(
     """
     runs = _Runs(case.make())
     parts = tuple(
-        _Measuring(comparison, signature, case, runs).measure(place.number == 0) for comparison in comparisons
+        _Measuring(comparison, signature, case, runs).measure(place.number == 0)
+        for comparison in comparisons
+        if case.small or not comparison.small_only
     )
     return CaseMeasurement(case=case.name, sizes=dict(case.sizes), place=place, parts=parts, findings=findings)
 
@@ -172,6 +178,7 @@ class _Measuring:
         found = self._with_limits({})
         if found.outputs and found.violations and (floors := self._floors()):
             found = self._with_limits(floors)
+            found = replace(found, problems=(*_doubts(floors), *_undecided(found.outputs)))
         return replace(found, scale=self._floors() if first else {}, **self._evidence(found))
 
     def _with_limits(self, floors: Mapping[str, Number]) -> Measured:
@@ -187,6 +194,7 @@ class _Measuring:
             problems=problems,
             outputs=() if problems else measure_outputs(specs, right, self.runs.of(self.comparison.candidate), limits),
             limits=limits,
+            small_only=self.comparison.small_only,
         )
 
     def _problems(self) -> tuple[Violation, ...]:
@@ -229,3 +237,32 @@ class _Measuring:
             "errors": {name: spread(right[name], judged[name]) for name in spans},
             "masks": worst_of(pair for pairs in masks for pair in pairs),
         }
+
+
+def _doubts(floors: Mapping[str, Number]) -> Iterator[Violation]:
+    """Find outputs whose reference is too far from float64 to say what is right."""
+    for name, floor in floors.items():
+        if floor is None or floor > FLOOR_CAP:
+            distance = "not finite" if floor is None else f"{floor:.2g} of its span from float64"
+            yield Violation(
+                output=name,
+                metric="reference",
+                detail=f"it is {distance}, more than {FLOOR_CAP:.2g}: it cannot say what is right for these inputs",
+                value=floor,
+                limit=FLOOR_CAP,
+            )
+
+
+def _undecided(outputs: tuple[OutputMetrics, ...]) -> Iterator[Violation]:
+    """Find masks that a raised margin leaves undecided in too many pixels to be judged."""
+    for output in outputs:
+        share = output.masks.undecided if output.masks else 0.0
+        if share > UNDECIDED_CAP:
+            yield Violation(
+                output=output.name,
+                metric="undecided pixels",
+                detail=f"{share:.2%} are nearer to the threshold than the reference's own rounding, "
+                f"more than {UNDECIDED_CAP:.0%}",
+                value=share,
+                limit=UNDECIDED_CAP,
+            )

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from samdec_export.core.results import MaskMetrics, Number, TensorMetrics
+from samdec_export.core.results import MaskMetrics, Number, TensorMetrics, Tilt
 from samdec_export.core.runner import Array
 
-__all__ = ["best_mask_agreement", "decide", "mask_metrics", "tensor_metrics"]
+__all__ = ["best_mask_agreement", "decide", "mask_metrics", "tensor_metrics", "tilt_of"]
 
 MASK_THRESHOLD = 0.0
 """Logits above it are inside the mask, as in segment-anything."""
@@ -88,6 +88,33 @@ def best_mask_agreement(reference: Array, candidate: Array, margin: float = 0.0)
     chosen = candidate.argmax(axis=-1, keepdims=True)
     score = np.take_along_axis(reference, chosen, axis=-1)[..., 0]
     return float(np.mean(score >= reference.max(axis=-1) - margin))
+
+
+def tilt_of(reference: Array, candidate: Array, span: float, *, picture: bool) -> Tilt:
+    """Return which way errors point, by least squares: what chance cannot do.
+
+    Args:
+        reference: Values that are right; the last two axes are a picture's height and width if it is one.
+        candidate: Values to judge, of the same shape.
+        span: The reference's scale.
+        picture: Also fit how far the picture is shifted, in pixels.
+    """
+    right = reference.astype(np.float64)
+    error = candidate - right
+    offset = float(error.mean())
+    shift = tuple(_slope(np.gradient(right, axis=axis), error) for axis in (-1, -2)) if picture else (0.0, 0.0)
+    return Tilt(
+        offset=offset / span if span else 0.0,
+        scale=_slope(right - right.mean(), error - offset),
+        right=-shift[0],
+        down=-shift[1],
+    )
+
+
+def _slope(direction: Array, error: Array) -> float:
+    """Return how much of a direction is in an error; 0 where there is no direction."""
+    length = float(np.vdot(direction, direction))
+    return float(np.vdot(direction, error)) / length if length else 0.0
 
 
 def _finite(value: float) -> Number:

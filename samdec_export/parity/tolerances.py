@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
 from typing import Final
 
 from samdec_export.core.dtypes import Precision
-from samdec_export.core.results import Limit, Number, Tolerance
+from samdec_export.core.results import Limit, Number, Tilt, Tolerance
 from samdec_export.core.signature import Content
 
-__all__ = ["FLOOR_FACTOR", "TOLERANCES", "limit_of"]
+__all__ = ["FLOOR_CAP", "FLOOR_FACTOR", "TOLERANCES", "UNDECIDED_CAP", "limit_of", "tilt_findings"]
 
 
 TOLERANCES: Final[dict[Precision, Tolerance]] = {
@@ -51,6 +53,43 @@ FLOOR_FACTOR: Final = 4.0
 """No limit of a case is below this many times the reference's own distance to fp64 in it: engine and reference are both
 that far from the truth, and their largest errors need not be at the same value. With weights that amplify rounding the
 floor, not the table, decides; reports say so."""
+
+
+FLOOR_CAP: Final = 2.5e-4
+"""A reference that is further than this share of its span from float64 is none: what it says of such inputs is its own
+rounding. Full-size decoders have 4e-7; one with every matrix four times as large 5e-6."""
+
+UNDECIDED_CAP: Final = 0.02
+"""A larger share of pixels than this may not be left to the reference's own rounding."""
+
+
+TILTS: Final = {"offset": (0.03, 0.15), "scale": (0.06, 0.3), "shift": (0.1, 0.5)}
+"""What rounding explains of errors that point one way on average over n cases, a + b / sqrt(n) times what an output may
+differ by: mean signed error, factor, and shift in pixels. What differs by chance from case to case averages out. Honest
+files stay below a half of it (docs/numerics.md)."""
+
+
+def tilt_findings(output: str, tilt: Tilt, allowed: float, cases: int) -> Iterator[str]:
+    """Yield how the errors of an output point one way, where that is more than rounding explains.
+
+    Args:
+        output: Its name.
+        tilt: On average over the cases.
+        allowed: What it may differ by, as a share of the span, on average over the cases.
+        cases: How many there are.
+    """
+    limits = {name: allowed * (always + once / math.sqrt(cases)) for name, (always, once) in TILTS.items()}
+    found = {
+        "offset": (abs(tilt.offset), f"is {tilt.offset:+.2g} of its span off on average"),
+        "scale": (abs(tilt.scale), f"is {1 + tilt.scale:.7g} times what it should be"),
+        "shift": (
+            max(abs(tilt.right), abs(tilt.down)),
+            f"is shifted by {tilt.right:+.2g} pixels to the right and {tilt.down:+.2g} down",
+        ),
+    }
+    for name, (size, sentence) in found.items():
+        if not size <= limits[name]:
+            yield f"{output} {sentence} over {cases} cases; rounding explains {limits[name]:.2g}"
 
 
 def limit_of(tolerance: Tolerance, content: Content, floor: Number = None) -> Limit:

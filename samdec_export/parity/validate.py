@@ -3,18 +3,29 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from typing import Final, TypeAlias
 
-from samdec_export.core.errors import ValidationError
+import numpy as np
+
+from samdec_export.core.errors import SamdecError, ValidationError
 from samdec_export.core.feeds import NamedFeeds
 from samdec_export.core.log import track
-from samdec_export.core.results import CaseResult, Floor, ValidationResult
+from samdec_export.core.results import CaseResult, Floor, Tilt, Tolerance, ValidationResult
+from samdec_export.core.runner import Outputs, Runner
 from samdec_export.core.signature import Signature
 from samdec_export.parity.evidence import add_up, worst_of
 from samdec_export.parity.measure import CaseMeasurement, Comparison, Measured, Place, measure_case
+from samdec_export.parity.tolerances import tilt_findings
 
 __all__ = ["merge", "validate"]
+
+REPEATED: Final = 3
+"""Cases that are run again at the end."""
+
+_Made: TypeAlias = tuple[CaseMeasurement, Measured]
 
 
 def validate(
@@ -41,12 +52,40 @@ def validate(
     """
     order = sorted(range(len(cases)), key=lambda number: (number == 0, _values(signature, cases[number])))
     title = f"Validating {comparisons[0].candidate.name}"
-    return merge(
-        [
-            measure_case(comparisons, signature, cases[number], Place(number=number, total=len(cases)), findings)
-            for number in track(order, title)
-        ]
-    )
+    repeats = _Repeats(comparisons[0].candidate, [cases[number] for number in order[:REPEATED]])
+    measured = [
+        measure_case(comparisons, signature, cases[number], Place(number=number, total=len(cases)), findings)
+        for number in track(order, title)
+    ]
+    first, *others = merge(measured)
+    return (replace(first, findings=(*first.findings, *repeats.differences())), *others)
+
+
+class _Repeats:
+    """Runs a few cases before all others, and again after them in another order: the same inputs, the same bits.
+
+    A file that draws numbers, or that an earlier run leaves something behind for, gives others.
+    """
+
+    def __init__(self, candidate: Runner, cases: Sequence[NamedFeeds]) -> None:
+        self.candidate = candidate
+        self.before = [(case, self._answer(case)) for case in cases]
+
+    def _answer(self, case: NamedFeeds) -> Outputs | None:
+        try:
+            return self.candidate.run(case.make())
+        except SamdecError:  # the case's own verdict says so
+            return None
+
+    def differences(self) -> Iterator[str]:
+        """Yield what came out otherwise."""
+        for case, before in reversed(self.before):
+            after = self._answer(case)
+            if before is None or after is None:
+                continue
+            for name, array in before.items():
+                if not np.array_equal(array, after.get(name), equal_nan=True):  # type: ignore[arg-type]  # None is unequal
+                    yield f"{name} of the same inputs is another one after other cases have run ({case.name})"
 
 
 def merge(measurements: Sequence[CaseMeasurement]) -> tuple[ValidationResult, ...]:
@@ -62,9 +101,10 @@ def merge(measurements: Sequence[CaseMeasurement]) -> tuple[ValidationResult, ..
         raise ValidationError("There is no case to compare.", "A validation that compares nothing proves nothing.")
     ordered = sorted(measurements, key=lambda item: item.place.number)
     _require_whole(ordered)
-    results = [_result(ordered, index) for index in range(len(ordered[0].parts))]
+    results = [_result(made) for made in _by_comparison(ordered)]
     findings = tuple(dict.fromkeys(finding for item in ordered for finding in item.findings))
-    return tuple(replace(result, findings=() if index else findings) for index, result in enumerate(results))
+    first, *others = results
+    return (replace(first, findings=(*findings, *first.findings)), *others)
 
 
 def _values(signature: Signature, case: NamedFeeds) -> int:
@@ -78,24 +118,44 @@ def _require_whole(ordered: Sequence[CaseMeasurement]) -> None:
     if places != [Place(number=number, total=places[0].total) for number in range(places[0].total)]:
         numbers = ", ".join(f"{place.number} of {place.total}" for place in places)
         raise ValidationError(f"These are not the cases of one sweep: {numbers}.", "Measure what is missing.")
-    compared = {tuple((part.candidate, part.reference, part.tolerance) for part in item.parts) for item in ordered}
-    if len(compared) > 1:
-        names = [f"{part.candidate} against {part.reference}" for item in ordered for part in item.parts]
-        raise ValidationError(
-            f"The cases were not all compared alike: {'; '.join(dict.fromkeys(names))}.",
-            "Measure every case with the same versions and the same limits.",
-        )
+    for made in _by_comparison(ordered):
+        if len(made) < len(ordered) and not all(part.small_only for _, part in made):
+            names = dict.fromkeys(
+                f"{part.candidate} against {part.reference}" for item in ordered for part in item.parts
+            )
+            raise ValidationError(
+                f"The cases were not all compared alike: {'; '.join(names)}.",
+                "Measure every case with the same versions and the same limits.",
+            )
 
 
-def _result(ordered: Sequence[CaseMeasurement], index: int) -> ValidationResult:
-    parts = [item.parts[index] for item in ordered]
+def _by_comparison(ordered: Sequence[CaseMeasurement]) -> list[list[_Made]]:
+    """Gather what each comparison gave, in the order that comparisons are met."""
+    found: dict[tuple[str, str, Tolerance], list[_Made]] = {}
+    for item in ordered:
+        for part in item.parts:
+            found.setdefault((part.candidate, part.reference, part.tolerance), []).append((item, part))
+    return [*found.values()]
+
+
+def _result(made: Sequence[_Made]) -> ValidationResult:
+    parts = [part for _, part in made]
+    tilts = dict(_mean_tilts(parts))
     names = [name for name in parts[0].limits if any(name in part.errors for part in parts)]
     return ValidationResult(
         candidate=parts[0].candidate,
         reference=parts[0].reference,
         limits=parts[0].tolerance,
-        floors=dict(_largest_floors(ordered, parts)),
-        cases=tuple(_judged(item, part) for item, part in zip(ordered, parts, strict=True)),
+        floors=dict(_largest_floors(made)),
+        cases=tuple(_judged(item, part) for item, part in made),
+        findings=tuple(
+            finding
+            for name, tilt in tilts.items()
+            for finding in tilt_findings(
+                name, tilt, statistics.fmean(part.limits[name].relative for part in parts), len(parts)
+            )
+        ),
+        tilts=tilts,
         errors={name: add_up([part.errors[name] for part in parts if name in part.errors]) for name in names},
         masks=worst_of(
             replace(mask, comparison=f"{part.candidate} against {part.reference}")
@@ -103,6 +163,14 @@ def _result(ordered: Sequence[CaseMeasurement], index: int) -> ValidationResult:
             for mask in part.masks
         ),
     )
+
+
+def _mean_tilts(parts: Sequence[Measured]) -> Iterator[tuple[str, Tilt]]:
+    """Give which way the errors of each output point on average over the cases that have numbers."""
+    for name in parts[0].limits:
+        tilts = [output.tilt for part in parts for output in part.outputs if output.name == name]
+        if tilts:
+            yield name, Tilt(**{key: statistics.fmean(getattr(tilt, key) for tilt in tilts) for key in Tilt.__slots__})
 
 
 def _judged(case: CaseMeasurement, part: Measured) -> CaseResult:
@@ -117,12 +185,12 @@ def _judged(case: CaseMeasurement, part: Measured) -> CaseResult:
     )
 
 
-def _largest_floors(ordered: Sequence[CaseMeasurement], parts: Sequence[Measured]) -> Iterator[tuple[str, Floor]]:
+def _largest_floors(made: Sequence[_Made]) -> Iterator[tuple[str, Floor]]:
     """Give the largest floor of each output among those that were measured, and its case."""
-    for name in parts[0].limits:
+    for name in made[0][1].limits:
         measured = [
             (found, item.case)
-            for item, part in zip(ordered, parts, strict=True)
+            for item, part in made
             for found in (part.limits[name].floor, part.scale.get(name))
             if found is not None
         ]
