@@ -31,8 +31,8 @@ __all__ = [
     "MaskInput",
     "NamedFeeds",
     "Values",
+    "arrays_sha256",
     "example_sizes",
-    "inputs_sha256",
     "make_feeds",
     "misfits",
     "sizes_of",
@@ -328,7 +328,7 @@ def sizes_of(signature: Signature, feeds: Feeds) -> dict[str, int]:
     return sizes
 
 
-def inputs_sha256(feeds: Feeds) -> str:
+def arrays_sha256(feeds: Feeds) -> str:
     """Return what tells the inputs of one case from those of another."""
     return feeds.sha256 if isinstance(feeds, Inputs) else Inputs(feeds).sha256
 

@@ -50,7 +50,7 @@ class GoldenCase:
         sizes: The size of every dynamic axis.
         first: Of a sweep's case, as `values` and `mask_input` are; see `feeds.Case`.
         stored: The inputs are in the file. Otherwise they follow from signature, sizes and seed.
-        inputs_sha256: What `feeds.inputs_sha256` says of the inputs.
+        inputs_sha256: What `feeds.arrays_sha256` says of the inputs.
         floors: For each output, eager fp32's own distance to float64 as a share of the span.
     """
 
@@ -168,10 +168,13 @@ class Golden:
 
         Making one raises UsageError where it does not come out as it was recorded.
         """
-        return [
-            NamedFeeds(case.name, case.sizes, partial(self._inputs, number), origin=case.inputs_sha256)
-            for number, case in enumerate(self.record.cases)
-        ]
+        return [self._feeds(number, case) for number, case in enumerate(self.record.cases)]
+
+    def _feeds(self, number: int, case: GoldenCase) -> NamedFeeds:
+        make, origin = partial(self._inputs, number), case.inputs_sha256
+        if case.stored:
+            return NamedFeeds(case.name, case.sizes, make, origin)
+        return replace(NamedFeeds.of(self.record.artifact.signature, case.asked), make=make, origin=origin)
 
     def answers(self) -> dict[str, Callable[[], Outputs]]:
         """Return readers of the outputs, by the SHA-256 of the inputs; they raise UsageError on damage."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from samdec_export.core.errors import SamdecError
-from samdec_export.core.feeds import NamedFeeds
+from samdec_export.core.feeds import NamedFeeds, arrays_sha256
 from samdec_export.core.plain import from_plain, to_plain
 from samdec_export.core.results import Histogram, Limit, MaskPair, Number, OutputMetrics, Tolerance, Violation
 from samdec_export.core.rules import violations_of
@@ -22,7 +22,7 @@ from samdec_export.parity.compare import measure_outputs, measure_tensor, struct
 from samdec_export.parity.evidence import spread, worst_masks, worst_of
 from samdec_export.parity.tolerances import FLOOR_CAP, UNDECIDED_CAP, limit_of
 
-__all__ = ["CaseMeasurement", "Comparison", "Measured", "Place", "measure_case"]
+__all__ = ["CaseMeasurement", "Comparison", "Measured", "Place", "answer_of", "measure_case"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +60,7 @@ class Measured:
         problems: Why there are no numbers, if there are none.
         outputs: Every metric.
         limits: By output, what it may differ by in this case, with the floor where that was needed.
+        number: Of the comparison, from 0.
         small_only: Only small cases were compared so.
         scale: By output, the floor of the sweep's first case, which is measured in any case, for the report alone.
         errors: By output, how errors are spread.
@@ -72,6 +73,7 @@ class Measured:
     problems: tuple[Violation, ...]
     outputs: tuple[OutputMetrics, ...]
     limits: Mapping[str, Limit]
+    number: int = 0
     small_only: bool = False
     scale: Mapping[str, Number] = field(default_factory=dict)
     errors: Mapping[str, Histogram] = field(default_factory=dict)
@@ -104,6 +106,7 @@ class CaseMeasurement:
         place: In the sweep.
         parts: What each comparison gave, in their order.
         findings: Reasons to fail that belong to no case.
+        answer: What tells the first candidate's outputs from others; empty where it gave none that can be compared.
     """
 
     case: str
@@ -111,6 +114,7 @@ class CaseMeasurement:
     place: Place
     parts: tuple[Measured, ...]
     findings: tuple[str, ...] = ()
+    answer: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """Return a JSON object that `from_json` reads back."""
@@ -145,11 +149,22 @@ def measure_case(
     """
     runs = _Runs(case.make())
     parts = tuple(
-        _Measuring(comparison, signature, case, runs).measure(place.number == 0)
-        for comparison in comparisons
+        replace(_Measuring(comparison, signature, case, runs).measure(place.number == 0), number=number)
+        for number, comparison in enumerate(comparisons)
         if case.small or not comparison.small_only
     )
-    return CaseMeasurement(case=case.name, sizes=dict(case.sizes), place=place, parts=parts, findings=findings)
+    answer = arrays_sha256(runs.of(comparisons[0].candidate)) if parts[0].outputs else ""
+    return CaseMeasurement(
+        case=case.name, sizes=dict(case.sizes), place=place, parts=parts, findings=findings, answer=answer
+    )
+
+
+def answer_of(candidate: Runner, case: NamedFeeds) -> str:
+    """Return what tells the outputs of a candidate from others; empty where it gives none."""
+    try:
+        return arrays_sha256(candidate.run(case.make()))
+    except SamdecError:
+        return ""
 
 
 class _Runs:

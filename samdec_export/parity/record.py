@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from samdec_export.core import interrupts
 from samdec_export.core.errors import ValidationError
-from samdec_export.core.feeds import Case, NamedFeeds, inputs_sha256
+from samdec_export.core.feeds import Case, NamedFeeds, arrays_sha256
 from samdec_export.core.files import FilePath, as_path, check_target, optional_path, staging
 from samdec_export.core.log import track
 from samdec_export.core.options import SweepName
@@ -177,7 +177,7 @@ def _recorded_cases(artifact: Artifact, reference: Reference, questions: Sequenc
             values=seeded.values if seeded else "normal",
             mask_input=seeded.mask_input if seeded else None,
             stored=seeded is None,
-            inputs_sha256=inputs_sha256(feeds),
+            inputs_sha256=arrays_sha256(feeds),
             floors=floors,
         )
         yield RecordedCase(case=case, outputs=outputs, inputs={} if seeded else feeds)

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from samdec_export.core.errors import UsageError
-from samdec_export.core.feeds import NamedFeeds, inputs_sha256
+from samdec_export.core.feeds import NamedFeeds, arrays_sha256
 from samdec_export.core.runner import Feeds, Outputs
 from samdec_export.parity.polygraphy import read_outputs
 
@@ -19,7 +19,7 @@ class RecordedRunner:
 
     Args:
         name: Who answered then, and where that is kept.
-        answers: What gives the outputs, by the SHA-256 of the inputs (`feeds.inputs_sha256`).
+        answers: What gives the outputs, by the SHA-256 of the inputs (`feeds.arrays_sha256`).
     """
 
     def __init__(self, name: str, answers: Mapping[str, Callable[[], Outputs]]) -> None:
@@ -32,7 +32,7 @@ class RecordedRunner:
         Raises:
             UsageError: There are none.
         """
-        digest = inputs_sha256(feeds)
+        digest = arrays_sha256(feeds)
         if digest not in self.answers:
             raise UsageError(
                 f"{self.name} holds no outputs for these inputs (sha256 {digest[:12]}...).",
@@ -52,7 +52,7 @@ def open_outputs(path: Path, cases: Sequence[NamedFeeds]) -> list[RecordedRunner
         UsageError: It cannot be read, there is not one iteration for each case, or two cases are alike.
         DependencyError: Polygraphy is not installed.
     """
-    digests = [inputs_sha256(case.make()) for case in cases]
+    digests = [arrays_sha256(case.make()) for case in cases]
     if len({*digests}) < len(digests):
         raise UsageError("Two cases have the same inputs: which answer belongs to which is not known.", "Keep one.")
     runners = []

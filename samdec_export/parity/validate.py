@@ -8,19 +8,16 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Final, TypeAlias
 
-import numpy as np
-
-from samdec_export.core.errors import SamdecError, ValidationError
-from samdec_export.core.feeds import NamedFeeds
+from samdec_export.core.errors import ValidationError
+from samdec_export.core.feeds import FeedsCache, NamedFeeds
 from samdec_export.core.log import track
-from samdec_export.core.results import CaseResult, Floor, Tilt, Tolerance, ValidationResult
-from samdec_export.core.runner import Outputs, Runner
+from samdec_export.core.results import CaseResult, Floor, Tilt, ValidationResult
 from samdec_export.core.signature import Signature
 from samdec_export.parity.evidence import add_up, worst_of
-from samdec_export.parity.measure import CaseMeasurement, Comparison, Measured, Place, measure_case
+from samdec_export.parity.measure import CaseMeasurement, Comparison, Measured, Place, answer_of, measure_case
 from samdec_export.parity.tolerances import tilt_findings
 
-__all__ = ["merge", "validate"]
+__all__ = ["REPEATED", "merge", "validate"]
 
 REPEATED: Final = 3
 """Cases that are run again at the end."""
@@ -36,7 +33,9 @@ def validate(
 ) -> tuple[ValidationResult, ...]:
     """Make every comparison on every case: small ones first, so that the first verdict comes soon.
 
-    The first case is measured last, since its float64 is measured in any event and takes longer than its verdict.
+    The first case is measured last, since its float64 is measured in any event and takes longer than its verdict. A few
+    cases are run again after all others: a file that draws numbers, or in which an earlier run leaves something behind,
+    answers otherwise.
 
     Args:
         comparisons: Who is compared with whom.
@@ -52,40 +51,19 @@ def validate(
     """
     order = sorted(range(len(cases)), key=lambda number: (number == 0, _values(signature, cases[number])))
     title = f"Validating {comparisons[0].candidate.name}"
-    repeats = _Repeats(comparisons[0].candidate, [cases[number] for number in order[:REPEATED]])
-    measured = [
-        measure_case(comparisons, signature, cases[number], Place(number=number, total=len(cases)), findings)
+    again, kept = order[:REPEATED], FeedsCache()
+    asked = [kept.keep([case])[0] if number in again else case for number, case in enumerate(cases)]
+    measured = {
+        number: measure_case(comparisons, signature, asked[number], Place(number=number, total=len(cases)), findings)
         for number in track(order, title)
+    }
+    first, *others = merge([*measured.values()])
+    changed = [
+        f"the same inputs have another answer after other cases have run ({cases[number].name})"
+        for number in reversed(again)
+        if (answer := measured[number].answer) and answer != answer_of(comparisons[0].candidate, asked[number])
     ]
-    first, *others = merge(measured)
-    return (replace(first, findings=(*first.findings, *repeats.differences())), *others)
-
-
-class _Repeats:
-    """Runs a few cases before all others, and again after them in another order: the same inputs, the same bits.
-
-    A file that draws numbers, or that an earlier run leaves something behind for, gives others.
-    """
-
-    def __init__(self, candidate: Runner, cases: Sequence[NamedFeeds]) -> None:
-        self.candidate = candidate
-        self.before = [(case, self._answer(case)) for case in cases]
-
-    def _answer(self, case: NamedFeeds) -> Outputs | None:
-        try:
-            return self.candidate.run(case.make())
-        except SamdecError:  # the case's own verdict says so
-            return None
-
-    def differences(self) -> Iterator[str]:
-        """Yield what came out otherwise."""
-        for case, before in reversed(self.before):
-            after = self._answer(case)
-            if before is None or after is None:
-                continue
-            for name, array in before.items():
-                if not np.array_equal(array, after.get(name), equal_nan=True):  # type: ignore[arg-type]  # None is unequal
-                    yield f"{name} of the same inputs is another one after other cases have run ({case.name})"
+    return (replace(first, findings=(*first.findings, *changed)), *others)
 
 
 def merge(measurements: Sequence[CaseMeasurement]) -> tuple[ValidationResult, ...]:
@@ -119,23 +97,22 @@ def _require_whole(ordered: Sequence[CaseMeasurement]) -> None:
         numbers = ", ".join(f"{place.number} of {place.total}" for place in places)
         raise ValidationError(f"These are not the cases of one sweep: {numbers}.", "Measure what is missing.")
     for made in _by_comparison(ordered):
-        if len(made) < len(ordered) and not all(part.small_only for _, part in made):
-            names = dict.fromkeys(
-                f"{part.candidate} against {part.reference}" for item in ordered for part in item.parts
-            )
+        alike = {(part.candidate, part.reference, part.tolerance) for _, part in made}
+        if len(alike) > 1 or (len(made) < len(ordered) and not all(part.small_only for _, part in made)):
+            names = [f"{part.candidate} against {part.reference}" for item in ordered for part in item.parts]
             raise ValidationError(
-                f"The cases were not all compared alike: {'; '.join(names)}.",
+                f"The cases were not all compared alike: {'; '.join(dict.fromkeys(names))}.",
                 "Measure every case with the same versions and the same limits.",
             )
 
 
 def _by_comparison(ordered: Sequence[CaseMeasurement]) -> list[list[_Made]]:
-    """Gather what each comparison gave, in the order that comparisons are met."""
-    found: dict[tuple[str, str, Tolerance], list[_Made]] = {}
+    """Gather what each comparison gave."""
+    found: dict[int, list[_Made]] = {}
     for item in ordered:
         for part in item.parts:
-            found.setdefault((part.candidate, part.reference, part.tolerance), []).append((item, part))
-    return [*found.values()]
+            found.setdefault(part.number, []).append((item, part))
+    return [found[number] for number in sorted(found)]
 
 
 def _result(made: Sequence[_Made]) -> ValidationResult:

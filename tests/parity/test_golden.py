@@ -87,7 +87,11 @@ def test_a_golden_judges_without_torch_or_checkpoint(typed: Typed, recorded: Pat
     done = without_torch("validate", typed(precision), "--golden", recorded, "--json")
     assert done.returncode == 0, done.stderr
     comparisons = json.loads(done.stdout)["comparisons"]
-    assert [len(item["cases"]) for item in comparisons] == [8] * {"fp32": 1, "fp16": 3, "bf16": 1}[precision]
+    whole = len(api.golden(recorded).golden.record.cases)
+    counts = [len(item["cases"]) for item in comparisons]
+    assert counts[0] == whole, "bf16 runs in the oracle alone"
+    assert len(counts) == {"fp32": 1, "fp16": 3, "bf16": 1}[precision]
+    assert all(0 < count < whole for count in counts[1:]), "the oracle is asked of small cases where there is more"
     oracles = [item for item in comparisons if item["candidate"].startswith("oracle")]
     assert len(oracles) == (precision != "fp32")
     assert comparisons[0]["tolerance"]["logits"] == {"fp32": 1e-5, "fp16": 1e-2, "bf16": 5e-2}[precision]
@@ -128,13 +132,13 @@ def test_one_golden_serves_other_arrangements_and_ranges(export: Export, recorde
     done = api.validate(export(arrangement="reference", ranges=(narrow,)).artifact.path, golden=recorded)
     assert done.result.passed
     assert len(done.notes) == 1
-    for part in ("batch=1,points=16 (points 16, not 1 to 11); batch=3,points=16", "warning: outside the ranges"):
+    for part in ("batch=1,points=16,first=12 (points 16, not 1 to 11)", "warning: outside the ranges", "more."):
         assert part in done.notes[0]
 
 
 def test_a_case_is_replayed_alone(export: Export, recorded: Path) -> None:
-    done = api.validate(export().artifact.path, golden=recorded, case="batch=3,points=2")
-    assert [case.case for case in done.result.cases] == ["batch=3,points=2"]
+    done = api.validate(export().artifact.path, golden=recorded, case="batch=3,points=2,first=6")
+    assert [case.case for case in done.result.cases] == ["batch=3,points=2,first=6"]
     with pytest.raises(UsageError, match="There is no case"):
         api.validate(export().artifact.path, golden=recorded, case="batch=4,points=2")
 
@@ -147,10 +151,10 @@ def test_recorded_floors_allow_what_the_reference_cannot_promise(
 
     def coarse(record: dict[str, Any], arrays: Arrays) -> None:
         for case in record["cases"]:
-            case["floors"] = dict.fromkeys(case["floors"], 1e-3)
+            case["floors"] = dict.fromkeys(case["floors"], 2e-4)
 
     blurred = rewrite(recorded, tmp_path / "coarse.npz", coarse)
-    assert api.validate(near, golden=blurred).result.allowed["masks"] == pytest.approx(4e-3)
+    assert api.validate(near, golden=blurred).result.allowed["masks"] == pytest.approx(8e-4)
     assert api.validate(near, golden=blurred).result.passed
 
 
@@ -257,7 +261,7 @@ def set_in_case(**fields: Any) -> Callable[[dict[str, Any], Arrays], None]:
 DAMAGED: dict[str, tuple[Callable[[dict[str, Any], Arrays], None], str]] = {
     "missing array": (drop_an_array, "outputs/3/masks is missing"),
     "NaN": (plant_a_nan, "masks holds 1 NaN or Inf"),
-    "another shape": (crop, r"masks is float32 \(1, 3, 32, 31\), not"),
+    "another shape": (crop, r"masks is float32 \(., 3, 32, 31\), not"),
     "another dtype": (widen, "masks is float64"),
     "objects": (plant_an_object, "is damaged"),
     "another schema": (set_schema, f"is of schema {GOLDEN_SCHEMA + 1}; this samdec-export reads {GOLDEN_SCHEMA}"),

@@ -22,6 +22,7 @@ from samdec_export import api
 from samdec_export.backends.candidates import open_candidate
 from samdec_export.core.errors import UsageError, ValidationError
 from samdec_export.core.feeds import Case, FeedsCache, Inputs, NamedFeeds, make_feeds
+from samdec_export.core.options import SweepName
 from samdec_export.core.results import CaseResult, ValidationResult
 from samdec_export.core.runner import Array, Feeds, Outputs
 from samdec_export.core.signature import Signature, TensorSpec
@@ -30,7 +31,7 @@ from samdec_export.parity.measure import CaseMeasurement, Comparison, Place, mea
 from samdec_export.parity.summary import to_json
 from samdec_export.parity.tasks import CaseTask, run_task, sweep_tasks
 from samdec_export.parity.tolerances import FLOOR_FACTOR, TOLERANCES
-from samdec_export.parity.validate import merge, validate
+from samdec_export.parity.validate import REPEATED, merge, validate
 from samdec_export.precision.options import Conversion
 
 SPECS = (
@@ -42,6 +43,10 @@ MASKS = np.linspace(-8, 8, 32, dtype=np.float32).reshape(1, 2, 4, 4)
 SCORES = np.array([[0.25, 0.75]], np.float32)
 
 
+SIGNS = np.tile(np.array([1, -1, -1, 1], np.float32), 8).reshape(MASKS.shape)
+"""Which way an error goes: no way on the whole, as that of rounding."""
+
+
 class Scaled:
     """A runner whose masks are off by the case's `rounding`, as often as it is asked for."""
 
@@ -50,7 +55,7 @@ class Scaled:
 
     def run(self, feeds: Feeds) -> Outputs:
         self.runs += 1
-        factor = np.float32(1 + self.times * float(feeds["rounding"]))
+        factor = 1 + np.float32(self.times * float(feeds["rounding"])) * SIGNS
         return {"masks": MASKS * factor, "iou_predictions": SCORES}
 
 
@@ -62,12 +67,12 @@ def by_name(result: ValidationResult) -> dict[str, CaseResult]:
     return {case.case: case for case in result.cases}
 
 
-def judged(cases: Sequence[NamedFeeds], off: float = 1e-3) -> ValidationResult:
+def judged(cases: Sequence[NamedFeeds], off: float = 5e-4) -> ValidationResult:
     """A candidate that is off by `off` in every case, against a reference that is itself off by `rounding`."""
 
     class Off(Scaled):
         def run(self, feeds: Feeds) -> Outputs:
-            return {"masks": MASKS * np.float32(1 + off), "iou_predictions": SCORES}
+            return {"masks": MASKS * (1 + np.float32(off) * SIGNS), "iou_predictions": SCORES}
 
     comparison = Comparison(
         candidate=Off("candidate", 0), reference=Scaled("reference", 0), exact=Scaled("exact", 1), tolerance=FP32
@@ -77,7 +82,7 @@ def judged(cases: Sequence[NamedFeeds], off: float = 1e-3) -> ValidationResult:
 
 
 FP32 = TOLERANCES["fp32"]
-PLAIN, ROUGH = case_of("plain", 0.0), case_of("rough", 1e-2)
+PLAIN, ROUGH = case_of("plain", 0.0), case_of("rough", 2e-4)
 
 
 def test_a_floor_raises_the_limits_of_its_own_case_alone() -> None:
@@ -100,7 +105,7 @@ def test_the_first_floor_is_for_scale() -> None:
     result = judged([first, PLAIN], off=0.0)
     assert result.passed
     assert result.floors["masks"].case == "first"
-    assert result.floors["masks"].relative > 1e-3
+    assert result.floors["masks"].relative > 1e-3, "of the first case it raises nothing, so it is no doubt either"
     assert result.cases[0].limits["masks"].floor is None
     assert result.allowed["masks"] == FP32.logits
 
@@ -109,12 +114,12 @@ def test_floors_are_measured_only_where_they_are_needed() -> None:
     exact = Scaled("exact", 1)
     right, other = Scaled("right", 0), Scaled("other", 0)
     comparison = Comparison(candidate=right, reference=other, exact=exact, tolerance=FP32)
-    validate([comparison], SIGNATURE, [PLAIN, ROUGH, case_of("third", 1.0)])
-    assert (right.runs, other.runs, exact.runs) == (3, 3, 1)
+    validate([comparison], SIGNATURE, [PLAIN, ROUGH, case_of("third", 1.0), case_of("fourth", 1.0)])
+    assert (right.runs, other.runs, exact.runs) == (4 + REPEATED, 4, 1)
 
 
 def test_known_floors_take_the_same_path() -> None:
-    floors = {case.name: {"masks": floor, "iou_predictions": 0.0} for case, floor in ((PLAIN, 0.0), (ROUGH, 5e-3))}
+    floors = {case.name: {"masks": floor, "iou_predictions": 0.0} for case, floor in ((PLAIN, 0.0), (ROUGH, 2e-4))}
     measured = {}
     for order in ([PLAIN, ROUGH], [ROUGH, PLAIN]):
         candidate, reference = Scaled("candidate", 1), Scaled("reference", 0)
@@ -124,7 +129,7 @@ def test_known_floors_take_the_same_path() -> None:
         (result,) = validate([comparison], SIGNATURE, order)
         assert result.passed
         measured[order[0].name] = by_name(result)
-        assert measured[order[0].name]["rough"].limits["masks"].relative == FLOOR_FACTOR * 5e-3
+        assert measured[order[0].name]["rough"].limits["masks"].relative == FLOOR_FACTOR * 2e-4
     assert measured["plain"] == measured["rough"]
     nothing_known = replace(comparison, known_floors={"plain": floors["plain"]})
     assert not validate([nothing_known], SIGNATURE, [PLAIN, ROUGH])[0].passed
@@ -167,7 +172,7 @@ def test_the_order_of_recorded_cases_changes_nothing(orders: tuple[Path, Path, P
     assert [case.case for case in results[0].cases] == ["flat", "ordinary"]
     assert by_name(results[0]) == by_name(results[1])
     assert not by_name(results[0])["ordinary"].passed
-    assert by_name(results[0])["flat"].passed
+    assert {bad.metric for bad in by_name(results[0])["flat"].violations} >= {"reference"}, "eager fp32 knows no better"
     assert max(results[0].allowed.values()) > 10 * FP32.logits, "what `flat` needs, and `ordinary` is not given"
     for name, case in by_name(results[0]).items():
         assert api.validate(bad, feeds=files[0], case=name).result.cases == (case,), "as --case replays it"
@@ -175,10 +180,11 @@ def test_the_order_of_recorded_cases_changes_nothing(orders: tuple[Path, Path, P
 
 def test_a_case_of_a_sweep_is_replayed_bit_for_bit(typed: Typed) -> None:
     whole = api.validate(typed("fp16"), sweep="full")
-    for case in ("batch=64,points=16", "batch=1,points=1"):
+    for case in (whole.result.cases[0].case, whole.result.cases[-1].case):
         again = api.validate(typed("fp16"), sweep="full", case=case)
-        for result, alone in zip(whole.results, again.results, strict=True):
+        for result, alone in zip(whole.results, again.results, strict=False):
             assert alone.cases == (by_name(result)[case],)
+    assert (len(whole.results), len(again.results)) == (3, 1), "the oracle is asked of small cases alone"
 
 
 # Tasks
@@ -203,7 +209,7 @@ def test_a_task_names_a_recorded_case(export: Export, orders: tuple[Path, Path, 
     (result,) = merge([run_task(task)])
     assert result.cases == (by_name(whole)["ordinary"],)
     golden = api.record(export().artifact.path, out=tmp_path / "g.npz").path
-    (judged_by_golden,) = merge([run_task(CaseTask(file=str(bad), golden=str(golden), case="batch=3,points=2"))])
+    (judged_by_golden,) = merge([run_task(CaseTask(file=str(bad), golden=str(golden), case="batch=1,points=1"))])
     assert not judged_by_golden.passed
     loose = replace(FP32, logits=1.0, iou_predictions=1.0, iou=0.0, flipped=1.0)
     (allowed,) = merge([run_task(replace(task, tolerance=loose))])
@@ -237,7 +243,11 @@ def test_what_is_no_whole_sweep_is_not_merged() -> None:
 
 def test_evidence_survives_its_journey() -> None:
     comparison = Comparison(
-        candidate=Scaled("candidate", -200), reference=Scaled("reference", 0), exact=None, tolerance=FP32, evidence=True
+        candidate=Scaled("candidate", -10_000),
+        reference=Scaled("reference", 0),
+        exact=None,
+        tolerance=FP32,
+        evidence=True,
     )
     found = measure_case([comparison], SIGNATURE, ROUGH)
     assert found.parts[0].masks
@@ -253,7 +263,8 @@ def test_evidence_survives_its_journey() -> None:
         {"file": None},
         {"colour": "red"},
         {"provider": "tpu"},
-        {"sizes": {"batch": "1"}},
+        {"asked": {"sizes": {"batch": "1"}}},
+        {"asked": {"sizes": {}, "values": "odd"}},
         {"place": {"number": 0.5, "total": 1}},
         {"seed": True},
         {"tolerance": {"logits": 1.0}},
@@ -261,7 +272,7 @@ def test_evidence_survives_its_journey() -> None:
     ids=str,
 )
 def test_a_damaged_task_is_refused(damage: dict[str, Any]) -> None:
-    whole = CaseTask(file="x.onnx", sizes={"batch": 1}, tolerance=FP32).to_json()
+    whole = CaseTask(file="x.onnx", asked=Case(sizes={"batch": 1}), tolerance=FP32).to_json()
     assert CaseTask.from_json(whole).tolerance == FP32
     with pytest.raises((TypeError, ValueError, KeyError)):
         CaseTask.from_json({**whole, **damage})
@@ -287,11 +298,11 @@ def test_small_cases_run_first_and_are_reported_in_order(export: Export, monkeyp
     assert [case.case for case in result.cases] == names
 
 
-def sweep_of(path: Path) -> list[Case]:
+def sweep_of(path: Path, width: SweepName = "full") -> list[Case]:
     from samdec_export.parity.sweeps import sweep_within
 
     assert open_artifact(path).record.signature in open_candidate(path).signatures
-    return sweep_within(open_candidate(path).signatures, "full")
+    return sweep_within(open_candidate(path).signatures, width)
 
 
 @pytest.fixture
@@ -328,8 +339,8 @@ FLOWS: dict[str, Callable[[Path, Path], Any]] = {
 @pytest.mark.parametrize("flow", FLOWS)
 def test_no_case_is_drawn_twice(export: Export, tmp_path: Path, drawn: list[str], flow: str) -> None:
     FLOWS[flow](export().artifact.path, tmp_path)
-    assert len(drawn) == 8
-    assert len(set(drawn)) == 8
+    names = {case.name for case in sweep_of(export().artifact.path, "quick")}
+    assert sorted(drawn) == sorted(names)
 
 
 def test_a_golden_draws_and_hashes_each_case_once(
@@ -352,7 +363,8 @@ def test_a_golden_draws_and_hashes_each_case_once(
 
     monkeypatch.setattr("samdec_export.core.feeds.hashlib", SimpleNamespace(sha256=Counting))
     assert api.validate(typed("fp16"), golden=golden).result.passed
-    assert (len(drawn), len(set(drawn)), len(hashed)) == (8, 8, 8)
+    assert len(drawn) == len({*drawn})
+    assert len(hashed) == 2 * len(drawn) + REPEATED, "inputs, answers, and answers again"
 
 
 def test_the_cache_keeps_what_it_has_room_for(export: Export, drawn: list[str]) -> None:

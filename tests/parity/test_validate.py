@@ -204,20 +204,20 @@ class ByCase(Constant):
 
 
 def test_the_references_own_rounding_bounds_the_tolerance_of_each_output() -> None:
-    reference, exact = Constant({"masks": MASKS, "iou": SCORES}), Constant({"masks": MASKS * 1.01, "iou": SCORES})
-    candidate = Constant({"masks": MASKS * 0.99, "iou": SCORES + np.float32(1e-4)})
+    reference, exact = Constant({"masks": MASKS, "iou": SCORES}), Constant({"masks": MASKS * (1 + 2e-4), "iou": SCORES})
+    candidate = Constant({"masks": MASKS * (1 - 2e-4), "iou": SCORES + np.float32(1e-4)})
     result = judged(candidate, reference, exact)
-    assert result.floors["masks"].relative == pytest.approx(0.01 / 2 / 1.01, rel=1e-3)
+    assert result.floors["masks"].relative == pytest.approx(2e-4 / 2 / (1 + 2e-4), rel=1e-3)
     assert result.floors["iou"].relative == 0
     assert [(bad.output, bad.metric) for bad in result.cases[0].violations] == [("iou", "relative error")]
 
 
 def test_rounding_is_measured_again_where_a_case_breaks_its_limit() -> None:
     reference, exact = Constant({"masks": MASKS, "iou": SCORES}), ByCase({"masks": MASKS, "iou": SCORES})
-    cases = [NamedFeeds(f"c{factor}", {}, partial(dict, factor=np.float32(factor))) for factor in (0, 0.01, 0.001)]
-    result = judged(Constant({"masks": MASKS * 0.99, "iou": SCORES}), reference, exact, cases)
+    cases = [NamedFeeds(f"c{factor}", {}, partial(dict, factor=np.float32(factor))) for factor in (0, 3e-4, 3e-5)]
+    result = judged(Constant({"masks": MASKS * (1 - 3e-4), "iou": SCORES}), reference, exact, cases)
     assert [case.passed for case in result.cases] == [False, True, False], "a floor raises the limits of its own case"
-    assert result.floors["masks"].case == "c0.01"
+    assert result.floors["masks"].case == "c0.0003"
     again = judged(Constant({"masks": MASKS * 0.9, "iou": SCORES}), reference, exact, cases)
     assert not any(case.passed for case in again.cases)
 
@@ -235,7 +235,7 @@ def test_one_run_serves_every_comparison() -> None:
         Comparison(candidate=a, reference=b, exact=None, tolerance=TOLERANCES["fp32"]) for a, b in ((one, other),) * 2
     ]
     results = validate(pairs, Signature(inputs=(), outputs=SPECS), [CASE, CASE], ("a finding",))
-    assert (one.runs, other.runs) == (2, 2)
+    assert (one.runs, other.runs) == (4, 2), "the candidate once more for each case, at the end"
     assert [result.passed for result in results] == [False, True], "findings belong to the first"
 
 
