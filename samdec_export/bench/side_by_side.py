@@ -26,15 +26,7 @@ from samdec_export.export.cost import Cost, count_cost
 if TYPE_CHECKING:
     from samdec_export.models.sam.graphs import ExportGraph
 
-__all__ = [
-    "BenchEntry",
-    "Benchmarked",
-    "bench_entries",
-    "case_for",
-    "draw",
-    "open_runner",
-    "parse_entry",
-]
+__all__ = ["BenchEntry", "Benchmarked", "bench_entries", "case_for", "draw", "open_runner", "parse_entry"]
 
 WORKER = (sys.executable, "-m", "samdec_export.bench.worker")
 PEAK = "matmul"

@@ -43,10 +43,7 @@ FOREGROUND, BACKGROUND, TOP_LEFT, BOTTOM_RIGHT, PADDING = 1, 0, 2, 3, -1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Case:
-    """One set of inputs: a size for every dynamic axis, and whether prompts bring masks.
-
-    The values follow from `name` and the seed alone, so a case can be replayed by name.
-    """
+    """One set of inputs: sizes of all dynamic axes, and whether prompts bring masks; `name` and a seed replay it."""
 
     sizes: Mapping[str, int]
     mask_input: MaskInput | None = None
@@ -62,10 +59,9 @@ class Case:
 
 @dataclass(frozen=True, slots=True)
 class NamedFeeds:
-    """Inputs of one case: its sizes are known, its arrays are made when asked for.
+    """Inputs of one case: its sizes are known, its arrays are made when asked for, not all of a sweep at once.
 
-    A sweep's inputs need not be in memory at once, and nothing is drawn to learn a size. `origin` is what the arrays
-    follow from, where making them takes time; None where they lie ready.
+    `origin` is what the arrays follow from, where making them takes time; None where they lie ready.
     """
 
     name: str
@@ -153,11 +149,7 @@ def typed_feeds(case: NamedFeeds, signature: Signature) -> NamedFeeds:
 
 
 def sizes_of(signature: Signature, feeds: Feeds) -> dict[str, int]:
-    """Return the size of each dynamic axis in `feeds`.
-
-    Raises:
-        ValueError: Two inputs disagree about an axis, or a fixed axis has another size; the message tells which.
-    """
+    """Return the size of each dynamic axis in `feeds`; ValueError tells where inputs disagree or do not fit."""
     sizes: dict[str, int] = {}
     for spec in signature.inputs:
         actual = feeds[spec.name].shape
@@ -181,20 +173,17 @@ def inputs_sha256(feeds: Feeds) -> str:
 
 def misfits(signature: Signature, feeds: Feeds) -> list[str]:
     """List what keeps inputs from being those of a graph: names, dtypes, axes; empty where they fit."""
-    wanted = {spec.name: spec for spec in signature.inputs}
-    problems = [f"input {name} is missing" for name in wanted.keys() - feeds.keys()]
-    problems += [f"there is no input {name}" for name in feeds.keys() - wanted.keys()]
+    wanted = {spec.name for spec in signature.inputs}
+    problems = [f"input {name} is missing" for name in wanted - feeds.keys()]
+    problems += [f"there is no input {name}" for name in feeds.keys() - wanted]
     if problems:
         return sorted(problems)
-    problems = [
-        f"{name} is {feeds[name].dtype}, not {spec.dtype}"
-        for name, spec in wanted.items()
-        if feeds[name].dtype != spec.dtype
-    ]
+    fed = [(spec, feeds[spec.name]) for spec in signature.inputs]
+    problems = [f"{spec.name} is {array.dtype}, not {spec.dtype}" for spec, array in fed if array.dtype != spec.dtype]
     problems += [
-        f"{name} has {feeds[name].ndim} axes, not {len(spec.shape)} {spec.labels}"
-        for name, spec in wanted.items()
-        if feeds[name].ndim != len(spec.shape)
+        f"{spec.name} has {array.ndim} axes, not {len(spec.shape)} {spec.labels}"
+        for spec, array in fed
+        if array.ndim != len(spec.shape)
     ]
     if not problems:
         try:
@@ -205,13 +194,7 @@ def misfits(signature: Signature, feeds: Feeds) -> list[str]:
 
 
 def undeclared(declared: Mapping[str, tuple[str, tuple[str | int, ...]]], feeds: Feeds) -> list[str]:
-    """List how feeds differ from what a file declares; empty where they do not.
-
-    Args:
-        declared: The dtype of each input (NumPy's name), and its axes by name or size; axes of one name are of one
-            size.
-        feeds: What is to be fed.
-    """
+    """List how feeds differ from what a file declares: by input a dtype in NumPy's name, and axes by name or size."""
     problems = [f"input {name} is missing" for name in declared.keys() - feeds.keys()]
     problems += [f"there is no input {name}" for name in feeds.keys() - declared.keys()]
     if problems:
@@ -233,7 +216,7 @@ def undeclared(declared: Mapping[str, tuple[str, tuple[str | int, ...]]], feeds:
 
 
 def _normal(rng: np.random.Generator, shape: tuple[int, ...], dtype: str, scale: float = 1.0) -> Array:
-    """Draw normal numbers, the same ones as all at once in float64 and without the memory that takes."""
+    """Draw the same normal numbers as all at once in float64, without the memory that takes."""
     drawn, numbers = np.empty(int(np.prod(shape)), dtype), np.empty(BLOCK)
     for start in range(0, drawn.size, BLOCK):
         part = drawn[start : start + BLOCK]

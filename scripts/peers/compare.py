@@ -9,8 +9,8 @@ from pathlib import Path
 
 from samdec_export.bench import side_by_side as bench
 from samdec_export.bench.measure import Program, Workload
+from samdec_export.bench.options import parse_counts
 from samdec_export.cli.bench import benchmarked
-from samdec_export.core.choices import parse_counts
 from samdec_export.core.files import write_text
 from samdec_export.core.log import show_progress
 
