@@ -14,7 +14,7 @@ from samdec_export.core.errors import CheckpointError, UsageError
 from samdec_export.core.feeds import FeedsCache
 from samdec_export.core.files import sha256
 from samdec_export.core.packages import tool_versions
-from samdec_export.models.checkpoint_path import checkpoint_digest, resolve_checkpoint
+from samdec_export.models.tensor_files import checkpoint_digest, resolve_checkpoint
 from samdec_export.run.config import RunConfig
 from samdec_export.run.ledger import FileHashes, code_hash
 
