@@ -7,7 +7,8 @@ from collections.abc import Sequence
 
 from samdec_export.bench.measure import Workload
 from samdec_export.bench.options import BenchOptions
-from samdec_export.bench.side_by_side import Benchmarked, bench_entries, draw, parse_entry
+from samdec_export.bench.plot import draw
+from samdec_export.bench.side_by_side import Benchmarked, bench_entries, parse_entry
 from samdec_export.core.files import FilePath, as_path, optional_path
 
 __all__ = ["bench"]

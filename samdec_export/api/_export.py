@@ -65,7 +65,7 @@ def export(
     """
     with interrupts.deferred():
         from samdec_export.models.checkpoint import load_model
-        from samdec_export.models.record import graph_to_export
+        from samdec_export.models.sam.graphs import graph_to_export
 
     source, folder = optional_path(checkpoint), as_path(out)
     with staging(folder) as scratch:

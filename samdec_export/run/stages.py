@@ -58,7 +58,7 @@ def trace_stage(job: Job, folder: Path) -> Stage[StageResult]:
 
     def make() -> StageOutput[StageResult]:
         from samdec_export.export.to_onnx import trace_graph
-        from samdec_export.models.record import graph_to_export
+        from samdec_export.models.sam.graphs import graph_to_export
 
         graph, record = graph_to_export(job.weights.loaded, config.graph_options)
         with staging(folder) as scratch:

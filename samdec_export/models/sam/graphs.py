@@ -11,24 +11,24 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from samdec_export.core.artifact import Record
 from samdec_export.core.options import GraphName, GraphOptions
+from samdec_export.core.packages import EXPORT, tool_versions
 from samdec_export.core.signature import Signature
+from samdec_export.models.checkpoint import LoadedModel
 from samdec_export.models.contracts import IMAGE_STRIDE, Axes, contract
 from samdec_export.models.sam.arrangements import arrange
 from samdec_export.models.sam.decoder import SamDecoder
 from samdec_export.models.sam.prompt_encoder import PromptEncoder
 
-__all__ = ["ExportGraph", "build_graph"]
+__all__ = ["ExportGraph", "build_graph", "graph_to_export"]
 
 MAX_IMAGE_SIDE = 1 << 16
 """Longest side of an original image, in pixels."""
 
 
 class ExportGraph(nn.Module):
-    """A module whose forward takes and returns what its `signature` lists, in that order.
-
-    `choices` says what was chosen for that signature, and why.
-    """
+    """A module that takes and returns what its `signature` lists; `choices` says what was chosen for it, and why."""
 
     signature: Signature
     one_image: ClassVar[bool] = True
@@ -59,7 +59,6 @@ class DecoderGraph(ExportGraph):
         sparse_prompt_embeddings: Tensor,
         dense_prompt_embeddings: Tensor,
     ) -> tuple[Tensor, Tensor]:
-        """Run the graph; shapes as in the signature."""
         sparse, dense = sparse_prompt_embeddings.unsqueeze(0), dense_prompt_embeddings.unsqueeze(0)  # (1, B, ...)
         masks, iou = self.decode(image_embeddings, image_pe, sparse, dense)
         return masks.squeeze(0), iou.squeeze(0)
@@ -72,7 +71,6 @@ class PromptsGraph(ExportGraph):
     one_mask_embedding = True
 
     def forward(self, image_embeddings: Tensor, point_coords: Tensor, point_labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Run the graph; shapes as in the signature."""
         return self.decode_prompts(image_embeddings, point_coords, point_labels, self.encoder.no_mask().unsqueeze(0))
 
     def decode_prompts(
@@ -97,7 +95,6 @@ class MaskPromptsGraph(PromptsGraph):
         mask_input: Tensor,
         has_mask_input: Tensor,
     ) -> tuple[Tensor, Tensor]:
-        """Run the graph; shapes as in the signature."""
         dense = _embed_mask_input(self.encoder, mask_input.flatten(0, 1), has_mask_input.flatten(0, 1))
         dense = dense.unflatten(0, mask_input.shape[:2])  # (I, P, C, h, w)
         return self.decode_prompts(image_embeddings, point_coords, point_labels, dense)
@@ -106,8 +103,7 @@ class MaskPromptsGraph(PromptsGraph):
 class MetaGraph(ExportGraph):
     """The contract of segment-anything's own ONNX file, masks resized to the original image.
 
-    Source: segment-anything `utils/onnx.py`. The size is read from `orig_im_size` at run time, so one file serves
-    every aspect ratio.
+    Source: segment-anything `utils/onnx.py`. `orig_im_size` is read at run time: one file serves every aspect ratio.
     """
 
     def forward(
@@ -119,7 +115,6 @@ class MetaGraph(ExportGraph):
         has_mask_input: Tensor,
         orig_im_size: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Run the graph; shapes as in the signature."""
         height, width = image_embeddings.shape[-2:]
         sparse = self.encoder.embed_points(point_coords, point_labels, height, width).unsqueeze(0)  # (1, B, N, C)
         dense = _embed_mask_input(self.encoder, mask_input, has_mask_input).unsqueeze(0)  # (1, B, C, h, w)
@@ -129,12 +124,9 @@ class MetaGraph(ExportGraph):
 
 
 def build_graph(model: SamDecoder, grid: int, options: GraphOptions) -> ExportGraph:
-    """Return the graph that `options` ask for, in eval mode.
+    """Return the graph that `options` ask for, in eval mode, of a decoder that is shared, not copied.
 
-    Args:
-        model: The decoder; shared, not copied.
-        grid: Image tokens along one side; with a dynamic grid, the most along each side.
-        options: Which graph.
+    `grid` is the number of image tokens along one side; with a dynamic grid, the most along each side.
 
     Raises:
         UsageError: A range is given for an axis that the graph does not have.
@@ -147,6 +139,35 @@ def build_graph(model: SamDecoder, grid: int, options: GraphOptions) -> ExportGr
         "meta": MetaGraph,
     }
     return graphs[options.graph](model, options, axes).eval()
+
+
+def graph_to_export(loaded: LoadedModel, options: GraphOptions) -> tuple[ExportGraph, Record]:
+    """Return the graph that `options` ask for, and the record that an fp32 export of it carries.
+
+    Raises:
+        UsageError: The graph has no such axis.
+    """
+    graph = build_graph(loaded.decoder, loaded.grid, options)
+    return graph, Record(
+        format="onnx",
+        precision="fp32",
+        io="fp32",
+        parent="",
+        conversion={},
+        kept={},
+        model=loaded.spec.name,
+        grid=loaded.grid,
+        graph=options.graph,
+        masks=options.masks_mode,
+        mask_input=options.mask_input,
+        dynamic_grid=options.dynamic_grid,
+        arrangement=options.arrangement,
+        choices=graph.choices,
+        opset=options.opset,
+        checkpoint=loaded.checkpoint,
+        signature=graph.signature,
+        tools=tool_versions(*EXPORT),
+    )
 
 
 def _embed_mask_input(encoder: PromptEncoder, mask_input: Tensor, has_mask_input: Tensor) -> Tensor:
