@@ -128,7 +128,10 @@ def _read(checkpoint: Path, wanted: ModelSpec | None) -> LoadedModel:
     with step(f"Reading {checkpoint.name}"):
         source = _Source.read(checkpoint)
         spec = _recognise(source, wanted)
-        decoder = _build(spec, _collect(source, spec))
+        with torch.device("meta"):
+            decoder = SamDecoder(spec.architecture).eval()
+        decoder.load_state_dict(_collect(source, spec), strict=True, assign=True)
+        decoder.requires_grad_(False)
     with step(f"Hashing {source.path.name}"):
         digest = checkpoint_digest(source.path, sha256)
     return LoadedModel(
@@ -230,13 +233,6 @@ def _problem(tensor: Tensor, expected: Tensor) -> str:
     if not tensor.is_floating_point():
         return f"is {str(tensor.dtype).removeprefix('torch.')}, not floating point"
     return ""
-
-
-def _build(spec: ModelSpec, state: dict[str, Tensor]) -> SamDecoder:
-    with torch.device("meta"):
-        decoder = SamDecoder(spec.architecture)
-    decoder.load_state_dict(state, strict=True, assign=True)
-    return decoder.eval().requires_grad_(False)
 
 
 def _weights_digest(decoder: SamDecoder) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -21,33 +21,26 @@ MASK_SCALE: Final = 4
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Axes:
-    """Axes of the contracts: their usual ranges, unless `ranges` asks for others by name.
+    """Axes of the contracts: their usual ranges, unless `options` ask for others.
 
     `grid` is the number of image tokens along one side, or the most along each with a dynamic grid.
     """
 
+    options: GraphOptions
     channels: int
     grid: int
-    num_masks: int
-    dynamic_grid: bool
-    ranges: Mapping[str, Dim]
+    mask_tokens: int
 
-    @classmethod
-    def of(cls, options: GraphOptions, *, channels: int, grid: int, mask_tokens: int) -> Axes:
-        """Return the axes that options ask for, of a model that predicts `mask_tokens` masks."""
-        counts: dict[MasksMode, int] = {"multi": mask_tokens - 1, "single": 1, "all": mask_tokens, "best": 1}
-        return cls(
-            channels=channels,
-            grid=grid,
-            num_masks=counts[options.masks_mode],
-            dynamic_grid=options.dynamic_grid,
-            ranges={axis.name: axis for axis in options.ranges},
-        )
+    @property
+    def num_masks(self) -> int:
+        """Return how many masks a prompt gets."""
+        counts: dict[MasksMode, int] = {"multi": self.mask_tokens - 1, "single": 1, "all": self.mask_tokens, "best": 1}
+        return counts[self.options.masks_mode]
 
     def dim(self, name: str, low: int, usual: int, high: int, *, independent: bool = False) -> Dim:
         """Return a dynamic axis: in the range asked for, or else in this one."""
-        asked = self.ranges.get(name, Dim(name=name, min=low, opt=usual, max=high))
-        return replace(asked, independent=independent)
+        ranges = {axis.name: axis for axis in self.options.ranges}
+        return replace(ranges.get(name, Dim(name=name, min=low, opt=usual, max=high)), independent=independent)
 
     def batch(self, most: int) -> Dim:
         """Return the axis of prompts of one image."""
@@ -69,7 +62,7 @@ class Axes:
 
     def side(self, name: str, factor: int = 1) -> Axis:
         """Return `height` or `width`: so many times the image tokens along it."""
-        if not self.dynamic_grid:
+        if not self.options.dynamic_grid:
             return self.grid * factor
         dim = self.dim(name, max(1, self.grid // 4), self.grid, self.grid)
         return dim if factor == 1 else Scaled(dim, factor)
@@ -170,7 +163,7 @@ def contract(axes: Axes, options: GraphOptions) -> Signature:
     """
     signature = CONTRACTS[options.graph](axes, options)
     names = [dim.name for dim in signature.dims]
-    if unknown := [name for name in axes.ranges if name not in names]:
+    if unknown := [axis.name for axis in options.ranges if axis.name not in names]:
         raise UsageError(
             f"The {options.graph} graph has no dynamic axis {unknown[0]!r}.", f"It has {', '.join(names)}."
         )

@@ -62,10 +62,6 @@ class _CrossAttention(nn.Module):
         """Make a row per head, zero outside that head's channels: (I, P, T, D) -> (I, P, H*T, D)."""
         return (x.unsqueeze(2) * self.head_mask).flatten(2, 3)  # (I, P, H, T, D) -> (I, P, H*T, D)
 
-    def collect(self, x: Tensor) -> Tensor:
-        """Take each head's channels from its own row: (I, P, H*T, D) -> (I, P, T, D). A sum of one term: exact."""
-        return (split(x, 2, self.num_heads, -1) * self.head_mask).sum(dim=2)
-
     def channels(self, x: Tensor) -> Tensor:
         """Give each head its channels: (I, P, D, L) -> (I, P, H, d, L)."""
         return split(x, 2, self.num_heads, -1)
@@ -92,7 +88,8 @@ class TokenToImage(_CrossAttention):
         """
         rows = self.spread(tokens @ self.query + self.query_bias) @ self.key  # (I, P, H*T, C)
         weights = (rows @ positioned.mT).softmax(dim=-1)  # (I, P, H*T, L)
-        mixed = self.collect(weights @ keys @ self.value)  # (I, P, T, D)
+        mixed = split(weights @ keys @ self.value, 2, self.num_heads, -1)  # (I, P, H, T, D)
+        mixed = (mixed * self.head_mask).sum(dim=2)  # each head's channels from its own row: one term, exact
         return mixed @ self.out + self.out_bias
 
     def plain(self, tokens: Tensor, keys: Tensor, positioned: Tensor) -> Tensor:
