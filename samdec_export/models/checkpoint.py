@@ -96,22 +96,21 @@ class _Source:
     layout: str
     tensors: Mapping[str, Tensor]
     file_names: Mapping[str, str]
-    shards: tuple[Path, ...]
 
     @classmethod
     def read(cls, path: Path) -> _Source:
-        file = open_tensors(path)
-        layout = find_layout(file.tensors, _expected(MODELS["sam_b"]).keys())
+        file, tensors = open_tensors(path)
+        layout = find_layout(tensors, _expected(MODELS["sam_b"]).keys())
         if layout is None:
-            found = sorted(file.tensors)
+            found = sorted(tensors)
             shown = ", ".join(found[:3]) + (", ..." if len(found) > 3 else "")
             raise CheckpointError(
-                f"{file.path} is of another network: {len(found)} tensors ({shown}), no SAM mask decoder among them.",
+                f"{file} is of another network: {len(found)} tensors ({shown}), no SAM mask decoder among them.",
                 f"{nearest_family(found)} Supported: {', '.join(spec.name for spec in MODELS.values())}.",
             )
-        names = layout.upstream_names(file.tensors)
-        tensors = {upstream: file.tensors[name] for upstream, name in names.items()}
-        return cls(path=file.path, layout=layout.name, tensors=tensors, file_names=names, shards=file.shards)
+        names = layout.upstream_names(tensors)
+        renamed = {upstream: tensors[name] for upstream, name in names.items()}
+        return cls(path=file, layout=layout.name, tensors=renamed, file_names=names)
 
     def called(self, upstream: str) -> str:
         """Return the file's own name of a tensor, or segment-anything's where the file lacks it."""
@@ -145,15 +144,12 @@ def _read(checkpoint: Path, wanted: ModelSpec | None) -> LoadedModel:
 
 
 def _seeded(spec: ModelSpec) -> LoadedModel:
-    decoder = SamDecoder(spec.architecture)
-    with torch.no_grad():
-        seed_weights(decoder, SEED)
+    decoder = SamDecoder(spec.architecture).eval().requires_grad_(False)
+    seed_weights(decoder, SEED)
     reference = CheckpointRef(
         file=None, sha256=None, layout=f"seeded ({SEED})", weights_sha256=_weights_digest(decoder)
     )
-    return LoadedModel(
-        spec=spec, grid=spec.architecture.grid, decoder=decoder.eval().requires_grad_(False), checkpoint=reference
-    )
+    return LoadedModel(spec=spec, grid=spec.architecture.grid, decoder=decoder, checkpoint=reference)
 
 
 def _recognise(source: _Source, wanted: ModelSpec | None) -> ModelSpec:

@@ -11,7 +11,6 @@ import pickle
 import warnings
 import zipfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +19,7 @@ from samdec_export.core.errors import CheckpointError
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["TensorFile", "checkpoint_digest", "open_tensors", "resolve_checkpoint"]
+__all__ = ["checkpoint_digest", "open_tensors", "resolve_checkpoint"]
 
 FOLDER_FILES = ("model.safetensors", "pytorch_model.bin")
 """The names that Hugging Face gives the weights in a model's folder, in order of preference."""
@@ -35,15 +34,6 @@ LFS_POINTER = b"version https://git-lfs"
 
 PICKLE = b"\x80"
 """How a pickle begins, and so a PyTorch file from before 2020."""
-
-
-@dataclass(frozen=True, slots=True)
-class TensorFile:
-    """Tensors by name, still on disk where the format allows it, and their file, or the index of `shards`."""
-
-    path: Path
-    tensors: Mapping[str, Tensor]
-    shards: tuple[Path, ...]
 
 
 def resolve_checkpoint(path: Path) -> Path:
@@ -100,8 +90,8 @@ def checkpoint_digest(file: Path, sha256: Callable[[Path], str]) -> str:
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
-def open_tensors(path: Path) -> TensorFile:
-    """Open a checkpoint file, a Hugging Face folder or its index of shards.
+def open_tensors(path: Path) -> tuple[Path, dict[str, Tensor]]:
+    """Return the file or index of a checkpoint, and its tensors, still on disk where the format allows it.
 
     Raises:
         CheckpointError: There is no such file, it is damaged, or it holds something else.
@@ -112,8 +102,8 @@ def open_tensors(path: Path) -> TensorFile:
         raise CheckpointError(
             f"{path} cannot be read: {error.strerror}.", "Check the path given as {checkpoint}."
         ) from error
-    shards = _shards_of(file)
-    return TensorFile(file, {k: tensor for part in shards or (file,) for k, tensor in _read(part).items()}, shards)
+    parts = _shards_of(file) or (file,)
+    return file, {name: tensor for part in parts for name, tensor in _read(part).items()}
 
 
 def _read(file: Path) -> Mapping[str, Tensor]:
