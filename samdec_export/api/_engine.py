@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from samdec_export.api._convert import convert
+from samdec_export.api._make import convert
 from samdec_export.api._validate import validate
 from samdec_export.backends.tensorrt.engine import EngineBuilt, build, plan_build
 from samdec_export.backends.tensorrt.options import BuildOptions

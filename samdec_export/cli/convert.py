@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 from rich.table import Table
 
+from samdec_export import api
 from samdec_export.api import CaseOptions, Conversion, ConvertOptions
 from samdec_export.cli.flags import (
     AsJson,
@@ -23,14 +24,10 @@ from samdec_export.cli.flags import (
     print_json,
     takes,
 )
-from samdec_export.cli.tables import kept_lines, shares
-from samdec_export.cli.terminal import console, size
+from samdec_export.cli.terminal import console, kept_lines, shares, size
 from samdec_export.cli.validate import validated
 from samdec_export.core.choices import options_of
 from samdec_export.core.dtypes import FORMATS, LowPrecision
-
-if TYPE_CHECKING:
-    from samdec_export.api import Audited, Converted
 
 __all__ = ["convert_command", "converted", "ranges_command"]
 
@@ -51,8 +48,6 @@ def convert_command(
     as_json: AsJson = False,
 ) -> None:
     """Convert an exported file to fp16 or bf16, and measure in masks what that costs."""
-    from samdec_export import api
-
     wanted = options_of(Conversion, options, precision=to.precision)
     done = api.convert(artifact, wanted, ckpt, out=out, feeds=feeds, sweep=sweep, validate=not no_validate)
     print_json(done.to_json()) if as_json else converted(done)
@@ -60,7 +55,7 @@ def convert_command(
         done.validated.require()
 
 
-def converted(done: Converted) -> None:
+def converted(done: api.Converted) -> None:
     """Print what stayed in fp32 and why, what a search found, and how far the result is from eager."""
     screen, file = console(), done.file
     own, parent = done.artifact.path.stat().st_size, file.parent.stat().st_size
@@ -97,13 +92,11 @@ def ranges_command(
     as_json: AsJson = False,
 ) -> None:
     """Measure how large every float tensor of a graph gets, and judge what a 16-bit precision would not hold."""
-    from samdec_export import api
-
     done = api.ranges(artifact, precision, feeds=feeds, case=case, seed=seed, sweep=sweep, plot=plot)
     print_json(done.to_json()) if as_json else audited(done, top)
 
 
-def audited(done: Audited, top: int) -> None:
+def audited(done: api.Audited, top: int) -> None:
     """Print the `top` worst tensors against what the precision holds, then the sums over every tensor.
 
     The square is that of a LayerNormalization's centred input; "below normal" is a share of the values that are not 0.
@@ -128,7 +121,7 @@ def audited(done: Audited, top: int) -> None:
         screen.print(line)
 
 
-def _range_sums(done: Audited) -> Iterable[str]:
+def _range_sums(done: api.Audited) -> Iterable[str]:
     precision, limit = done.precision, FORMATS[done.precision].largest
     closest = done.closest
     yield (

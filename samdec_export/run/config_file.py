@@ -17,7 +17,7 @@ from samdec_export.core.errors import SamdecError, UsageError
 from samdec_export.core.spelling import as_flag, command_line
 from samdec_export.run.config import RunConfig, key_of
 
-__all__ = ["as_yaml", "command_for", "load_config", "parse_setting", "schema_text", "spelled_as_keys"]
+__all__ = ["as_yaml", "command_for", "config_schema", "load_config", "parse_setting", "spelled_as_keys"]
 
 SCHEMA_DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
 
@@ -230,7 +230,6 @@ def _wanted(detail: Mapping[str, Any]) -> str:
     return template.format(**detail.get("ctx", {})) if template else f"right: {detail['msg'].lower()}"
 
 
-def schema_text() -> str:
+def config_schema() -> dict[str, Any]:
     """Return the JSON Schema of a config, as editors read it."""
-    schema = {"$schema": SCHEMA_DIALECT, **RunConfig.model_json_schema(mode="validation")}
-    return json.dumps(schema, indent=2) + "\n"
+    return {"$schema": SCHEMA_DIALECT, **RunConfig.model_json_schema(mode="validation")}
