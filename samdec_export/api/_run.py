@@ -8,17 +8,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from samdec_export.core.errors import SamdecError
 from samdec_export.core.files import FilePath, as_path, optional_path
 from samdec_export.report.document import Document
-from samdec_export.report.render import announce, read, write
-from samdec_export.report.text import to_lines
-from samdec_export.run.config import RunConfig
+from samdec_export.report.github import announce
+from samdec_export.report.render import read, write
+from samdec_export.report.views import to_lines
+from samdec_export.run.config import RunConfig, key_of
 from samdec_export.run.config_file import (
     as_yaml,
     command_for,
     load_config,
     parse_setting,
-    spelled_as_keys,
 )
 from samdec_export.run.flow import Ran
 from samdec_export.run.flow import run as run_flow
@@ -67,8 +68,11 @@ def run(file: FilePath | None = None, settings: Settings = (), *, rehash: bool =
         SamdecError: As the stages say. Done stages are recorded, and the next run resumes after them.
     """
     path, pairs = optional_path(file), _pairs(settings)
-    with spelled_as_keys():
+    try:
         return run_flow(load_config(path, pairs), command_for(path, pairs), rehash=rehash)
+    except SamdecError as error:
+        error.spell(key_of)
+        raise
 
 
 def _pairs(settings: Settings) -> list[tuple[str, Any]]:

@@ -14,7 +14,8 @@ from itertools import chain
 from xml.etree import ElementTree as Xml
 
 from samdec_export.core.results import CaseResult
-from samdec_export.report.document import Comparison, Document, Stage, Verdict
+from samdec_export.report.document import Document
+from samdec_export.report.parts import Comparison, Stage, Verdict
 from samdec_export.report.views import headline
 
 __all__ = ["to_junit"]

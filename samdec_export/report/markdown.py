@@ -6,7 +6,8 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 
 from samdec_export.report import figures
-from samdec_export.report.document import ArtifactEntry, Comparison, Document, Latency, Stage, Verdict
+from samdec_export.report.document import Document
+from samdec_export.report.parts import ArtifactEntry, Comparison, Latency, Stage, Verdict
 from samdec_export.report.views import closest, failed, headline, nearest_ranges, output_rows, reach, timing_rows, usage
 
 __all__ = ["LARGEST", "to_markdown"]
