@@ -44,11 +44,7 @@ def config(file: FilePath | None = None, settings: Settings = ()) -> RunConfig:
 
 
 def config_text(file: FilePath | None = None, settings: Settings = ()) -> str:
-    """Return a config in full, with what it leaves out, as YAML that reads back.
-
-    Args:
-        file: A YAML file; None for the usual values.
-        settings: Keys such as `gate.fp16.iou` and their values, which go over the file in order.
+    """Return a config in full, with what it leaves out, as YAML that reads back; `file` and `settings` as of `config`.
 
     Raises:
         UsageError: The file cannot be read, or a key or a value is wrong.

@@ -60,22 +60,13 @@ def start(
         show_progress()
 
 
-app.command("onnx")(onnx_command)
-app.command("convert")(convert_command)
-app.command("run")(run_command)
+for command in (
+    *(onnx_command, convert_command, run_command, trt_command, engines_command, record_command, golden_command),
+    *(report_command, validate_command, bench_command, ranges_command, inspect_command, models_command, doctor_command),
+):
+    app.command(command.__name__.removesuffix("_command"))(command)
 app.add_typer(config_app, name="config")
-app.command("trt")(trt_command)
-app.command("engines")(engines_command)
-app.command("record")(record_command)
-app.command("golden")(golden_command)
-app.command("report")(report_command)
 app.add_typer(bundle_app, name="bundle")
-app.command("validate")(validate_command)
-app.command("bench")(bench_command)
-app.command("ranges")(ranges_command)
-app.command("inspect")(inspect_command)
-app.command("models")(models_command)
-app.command("doctor")(doctor_command)
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
 
@@ -69,13 +68,10 @@ def converted(done: api.Converted) -> None:
             f"more in fp32 (wanted: {found.target:.3%}; {found.measured} trials)"
         )
         for unit in found.units:
-            screen.print(f"  {unit.without:.3%} without {unit.nodes[0]}" + _rest(unit.nodes))
+            rest = f" to {unit.nodes[-1]} ({len(unit.nodes)} nodes)" if len(unit.nodes) > 1 else ""
+            screen.print(f"  {unit.without:.3%} without {unit.nodes[0]}{rest}")
     if done.validated:
         validated(done.validated)
-
-
-def _rest(nodes: tuple[str, ...]) -> str:
-    return f" to {nodes[-1]} ({len(nodes)} nodes)" if len(nodes) > 1 else ""
 
 
 def ranges_command(
@@ -117,22 +113,16 @@ def audited(done: api.Audited, top: int) -> None:
             f"{100 * item.below_normal(precision):.2g}%" if item.below[precision] else "0",
         )
     screen.print(table)
-    for line in _range_sums(done):
-        screen.print(line)
-
-
-def _range_sums(done: api.Audited) -> Iterable[str]:
-    precision, limit = done.precision, FORMATS[done.precision].largest
-    closest = done.closest
-    yield (
+    limit, closest = FORMATS[precision].largest, done.closest
+    screen.print(
         f"{len(done.ranges)} float tensors over {len(done.cases)} cases: {len(done.overflowing)} would overflow "
         f"{precision} (above {limit:.6g}); the smallest margin is {closest.margin(precision):.3g}, at {closest.tensor}."
     )
     if square := done.largest_square:
         count = len(done.overflowing_squares)
-        yield (
+        screen.print(
             f"LayerNormalization: the variance of {count} would overflow if computed in {precision}; the largest "
             f"square is {square.squared_absmax:.4g}, at {square.node}."
         )
     if broken := [item.tensor for item in done.ranges if item.nonfinite]:
-        yield f"Infinite or not a number in fp32 already: {len(broken)} tensors, the first {broken[0]}."
+        screen.print(f"Infinite or not a number in fp32 already: {len(broken)} tensors, the first {broken[0]}.")

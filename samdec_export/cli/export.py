@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
@@ -72,21 +72,16 @@ def exported(done: api.Exported) -> None:
     for line in tensor_lines(done.after):
         screen.print(line)
     screen.print(f"Operators: {done.before.nodes} traced, {done.after.nodes} after simplification.")
-    screen.print(_op_changes(done.before, done.after))
+    table = Table("operator", "traced", "simplified")
+    before, after = done.before.ops, done.after.ops
+    rows = sorted(before.keys() | after.keys(), key=lambda op: (-after.get(op, 0), op))
+    for op in rows[:OPS_SHOWN]:
+        table.add_row(op, str(before.get(op, 0)), str(after.get(op, 0)))
+    if rest := rows[OPS_SHOWN:]:
+        table.add_row(f"{len(rest)} others", *(str(sum(ops.get(op, 0) for op in rest)) for ops in (before, after)))
+    screen.print(table)
     if done.validated:
         validated(done.validated)
-
-
-def _op_changes(before: api.GraphSummary, after: api.GraphSummary) -> Table:
-    table = Table("operator", "traced", "simplified")
-    rows = sorted(before.ops.keys() | after.ops.keys(), key=lambda op: (-after.ops.get(op, 0), op))
-    for op in rows[:OPS_SHOWN]:
-        table.add_row(op, str(before.ops.get(op, 0)), str(after.ops.get(op, 0)))
-    rest = rows[OPS_SHOWN:]
-    if rest:
-        sums = (sum(graph.ops.get(op, 0) for op in rest) for graph in (before, after))
-        table.add_row(f"{len(rest)} others", *(str(count) for count in sums))
-    return table
 
 
 def inspect_command(
@@ -132,10 +127,9 @@ def _inspection(found: api.Inspected) -> Iterator[str]:
 def models_command(as_json: AsJson = False) -> None:
     """List the models that can be exported."""
     specs = api.models()
-    print_json([spec.to_json() for spec in specs]) if as_json else console().print(_models(specs))
-
-
-def _models(specs: Iterable[api.ModelSpec]) -> Table:
+    if as_json:
+        print_json([spec.to_json() for spec in specs])
+        return
     table = Table("model", "alias", "what it is", "channels", "grid", "needs a checkpoint")
     for spec in specs:
         sizes = spec.architecture
@@ -147,7 +141,7 @@ def _models(specs: Iterable[api.ModelSpec]) -> Table:
             f"{sizes.grid}x{sizes.grid}",
             "yes" if spec.needs_checkpoint else "no",
         )
-    return table
+    console().print(table)
 
 
 def doctor_command(as_json: AsJson = False) -> None:

@@ -81,7 +81,12 @@ def ran(done: api.Ran) -> None:
     """Print the verdict, a row for each artifact, the failed thresholds, and where everything is."""
     screen, document = console(), done.document
     screen.print(document.headline, style=COLOURS[document.passed])
-    screen.print(_artifacts(done))
+    table = Table("artifact", "precision", "size", "status")
+    for artifact in document.artifacts:
+        built = "built, " if artifact.status == "not run" else ""
+        status = f"{built}{artifact.status}" + (f": {artifact.reason}" if artifact.reason else "")
+        table.add_row(artifact.file, artifact.precision, size(artifact.bytes), status)
+    screen.print(table)
     for verdict in document.verdicts:
         if not verdict.passed:
             screen.print(f"FAILED {verdict.threshold}: {verdict.sentence}", style="red")
@@ -90,15 +95,6 @@ def ran(done: api.Ran) -> None:
     skipped = sum(entry.reused for entry in done.stages)
     screen.print(f"{len(done.stages) - skipped} stages run, {skipped} skipped.")
     screen.print(f"Report: {done.out / 'report.html'} (also .md, .json, and .xml for JUnit)")
-
-
-def _artifacts(done: api.Ran) -> Table:
-    table = Table("artifact", "precision", "size", "status")
-    for artifact in done.document.artifacts:
-        built = "built, " if artifact.status == "not run" else ""
-        status = f"{built}{artifact.status}" + (f": {artifact.reason}" if artifact.reason else "")
-        table.add_row(artifact.file, artifact.precision, size(artifact.bytes), status)
-    return table
 
 
 @config_app.command("schema")

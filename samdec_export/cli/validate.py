@@ -22,18 +22,8 @@ from samdec_export.core.options import Provider, SweepName
 
 __all__ = ["golden_command", "record_command", "validate_command", "validated"]
 
-COLUMNS = (
-    "cases",
-    "max abs",
-    "mean abs",
-    "relative",
-    "allowed",
-    "cosine",
-    "PSNR dB",
-    "mask IoU",
-    "flipped",
-    "best mask",
-)
+NUMBERS = ("cases", "max abs", "mean abs", "relative", "allowed", "cosine", "PSNR dB")
+COLUMNS = (*NUMBERS, "mask IoU", "flipped", "best mask")
 
 
 def validate_command(
@@ -79,12 +69,12 @@ def validated(done: api.Validated) -> None:
     """Print each comparison, and what could not be compared."""
     screen = console()
     for result in done.results:
-        print_report(result, screen)
+        _print_report(result, screen)
     for note in done.notes:
         screen.print(note)
 
 
-def print_report(result: api.ValidationResult, screen: Console) -> None:
+def _print_report(result: api.ValidationResult, screen: Console) -> None:
     """Print a row for each output: its worst over all cases, beside what is allowed."""
     limit = result.limits
     failed = sum(not case.passed for case in result.cases)
@@ -95,7 +85,7 @@ def print_report(result: api.ValidationResult, screen: Console) -> None:
         table.add_column(column, justify="right", no_wrap=True)
     for name in dict.fromkeys(output.name for case in result.cases for output in case.outputs):
         table.add_row(*_row(name, result.cases, result.allowed[name]))
-    table.add_row("allowed", *[""] * 7, f"{limit.iou:g}", f"{limit.flipped:.1e}", f"{limit.best_mask:g}")
+    table.add_row("allowed", *[""] * len(NUMBERS), f"{limit.iou:g}", f"{limit.flipped:.1e}", f"{limit.best_mask:g}")
     screen.print(table)
     screen.print(f"{len(result.cases)} cases, {failed} failed.")
     if any(floor.relative for floor in result.floors.values()):

@@ -94,9 +94,11 @@ def _chart(metric: _Metric) -> CaseChart:
         )
         for index, ((case, value), label) in enumerate(zip(shown, labels, strict=True))
     )
+    known = [(value, case.case) for case, value in metric.values if value is not None]
+    largest = f"the largest value {number(max(known)[0])} at {max(known)[1]}" if known else "none with a value"
     return CaseChart(
         title=f"{metric.name.capitalize()} of {metric.output}",
-        summary=_summary(metric),
+        summary=f"{len(metric.values)} cases, {largest}; {number(limit)} is allowed.",
         axes=axes,
         rows=rows,
         ticks=scale.ticks(TICKS),
@@ -106,12 +108,6 @@ def _chart(metric: _Metric) -> CaseChart:
         height=HEAD + ROW * len(rows) + FOOT,
         left_out=len(metric.values) - len(shown),
     )
-
-
-def _summary(metric: _Metric) -> str:
-    known = [(value, case.case) for case, value in metric.values if value is not None]
-    largest = f"the largest value {number(max(known)[0])} at {max(known)[1]}" if known else "none with a value"
-    return f"{len(metric.values)} cases, {largest}; {number(metric.limit)} is allowed."
 
 
 def _worst(values: Sequence[tuple[CaseResult, Number]]) -> list[tuple[CaseResult, Number]]:

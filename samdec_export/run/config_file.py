@@ -64,11 +64,7 @@ class _Loader(yaml.SafeLoader):
 
 
 def load_config(path: Path | None, settings: Sequence[Setting] = ()) -> RunConfig:
-    """Read a config.
-
-    Args:
-        path: A YAML file; None for the usual values.
-        settings: What goes over it, in order.
+    """Read a config from a YAML file, or the usual values, with the settings over it in their order.
 
     Raises:
         UsageError: The file cannot be read, or a key or a value is wrong; the message names it by its path.

@@ -45,11 +45,7 @@ class Ran:
     stages: tuple[Entry[Any], ...]
 
     def require(self) -> None:
-        """Do nothing if every threshold holds.
-
-        Raises:
-            ValidationError: One does not; the message is its sentence.
-        """
+        """Raise a ValidationError with the sentence of the first threshold that does not hold."""
         failed = [verdict for verdict in self.document.verdicts if not verdict.passed]
         if failed:
             more = f" {len(failed) - 1} more failed." if len(failed) > 1 else ""
@@ -59,10 +55,8 @@ class Ran:
 def run(config: RunConfig, command: str, *, rehash: bool = False) -> Ran:
     """Export, simplify, convert, build, compare, time and report; what did not change is left as it is.
 
-    Args:
-        config: What is asked for.
-        command: What runs it again, for the report.
-        rehash: Read the checkpoint again although its size, time and inode are as before.
+    The report names `command` as what runs it again. `rehash` reads the checkpoint again although its size, time and
+    inode are as before.
 
     Raises:
         SamdecError: As the stages say. What was done by then is in the ledger, and is not done again.
