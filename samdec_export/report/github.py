@@ -40,10 +40,6 @@ def workflow_commands(document: Document) -> list[str]:
 def announce(document: Document, environment: Mapping[str, str]) -> list[str]:
     """Add the Markdown to the step's summary in GitHub Actions, and return the commands to print; elsewhere nothing.
 
-    Args:
-        document: What to announce.
-        environment: The process's environment variables.
-
     Raises:
         UsageError: The summary cannot be written.
     """

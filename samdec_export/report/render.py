@@ -70,10 +70,7 @@ def render(document: Document, wanted: ReportFormat) -> str:
 def write(document: Document, targets: Mapping[ReportFormat, Path | None], source: Path | None = None) -> list[Path]:
     """Write renderings, each file whole or not at all; nothing is written before all of them are made.
 
-    Args:
-        document: What to render.
-        targets: Where each rendering goes; None for one that is not wanted.
-        source: The file that the document was read from, which no rendering may replace.
+    None of them may replace `source`, the file that the document was read from.
 
     Raises:
         UsageError, GraphError: A file cannot be written.

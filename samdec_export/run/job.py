@@ -29,14 +29,7 @@ __all__ = ["Job", "hash_of", "read_baseline"]
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """One run.
-
-    Args:
-        config: What was asked for.
-        digest: SHA-256 of the checkpoint; None for embedded weights.
-        machine: What engines can be built with and run on here.
-        drawn: Inputs that several stages run.
-    """
+    """One run: `digest` is the SHA-256 of its checkpoint, None for embedded weights; several stages run `drawn`."""
 
     config: RunConfig
     digest: str | None

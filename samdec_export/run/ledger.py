@@ -67,10 +67,7 @@ class Stage(Generic[R]):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry(Generic[R]):
-    """A stage that is done.
-
-    `files` has SHA-256 by path in `folder`; `reason` says why it was done, or was not done again.
-    """
+    """A stage that is done: `files` has SHA-256 by path in `folder`; `reason` says why it was done, or not again."""
 
     folder: Path
     stage: str

@@ -96,12 +96,10 @@ class EngineResult(StageResult):
         return cls(file=engine.path.name, sha256=engine.sha256, bytes=size, record=engine.record)
 
     def to_json(self) -> dict[str, Any]:
-        """Return a JSON object that `from_json` reads back."""
         return {"file": self.file, "sha256": self.sha256, "bytes": self.bytes, "record": self.record.to_json()}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> EngineResult:
-        """Read what `to_json` wrote."""
         return cls(**{**data, "record": EngineRecord.from_json(data["record"])})
 
 
