@@ -92,3 +92,11 @@ def test_files_and_modules_are_called_what_they_are(path: Path) -> None:
         assert any((root / name).is_file() for root in (ROOT, ROOT / "samdec_export", ROOT / "tests")), name
     for module in re.findall(r"from (samdec_export[\w.]*) import", text):
         assert importlib.util.find_spec(module), module
+
+
+def test_every_test_that_the_threats_name_exists() -> None:
+    named = set(re.findall(r"`(test_\w+)`", (ROOT / "docs" / "threats.md").read_text()))
+    sources = (path.read_text() for path in ROOT.glob("tests/**/test_*.py"))
+    there = {name for text in sources for name in re.findall(r"^def (test_\w+)", text, re.MULTILINE)}
+    assert named
+    assert named <= there, named - there
