@@ -1,10 +1,7 @@
 from __future__ import annotations
 
 import functools
-import hashlib
-import pickle
 import platform
-import shutil
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -15,14 +12,12 @@ import pytest
 import torch
 from documents import break_weights, build
 from numpy.typing import NDArray
-from shared import made_once
-from torch import nn
+from shared import everyones, made_once
+from traces import sharing_traces
 
 from samdec_export import api
 from samdec_export.core.options import GraphOptions
 from samdec_export.core.packages import tool_versions
-from samdec_export.core.signature import Signature
-from samdec_export.export import trace
 from samdec_export.models.checkpoint import LoadedModel, load_model
 from samdec_export.precision.options import Conversion
 from samdec_export.report.document import Document
@@ -60,22 +55,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def traces(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Trace each graph once: torch takes eight seconds for one, and gives the same bytes each time.
-
-    The key is the whole module, weights and Python attributes too. What replaces torch's exporter sees every call.
-    """
-    right, theirs = trace.export_onnx, (torch.export.export, torch.onnx.export)
-
-    def export_onnx(graph: nn.Module, signature: Signature, path: Path, opset: int) -> None:
-        if (torch.export.export, torch.onnx.export) != theirs:
-            return right(graph, signature, path, opset)
-        key = hashlib.sha256(pickle.dumps((graph, signature, opset))).hexdigest()
-        made = made_once(tmp_path_factory, key, lambda out: right(graph, signature, out / "traced.onnx", opset))
-        shutil.move(made[0] / "traced.onnx", path)
-        return None
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(trace, "export_onnx", export_onnx)
+    """Trace each graph once, whichever worker or process asks for it."""
+    with sharing_traces(everyones(tmp_path_factory)):
         yield
 
 
