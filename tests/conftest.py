@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import functools
 import platform
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -58,6 +59,16 @@ def traces(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Trace each graph once, whichever worker or process asks for it."""
     with sharing_traces(everyones(tmp_path_factory)):
         yield
+
+
+@pytest.fixture(scope="session")
+def python(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """Python in a process of its own, with warnings as errors, which takes graphs that were traced before.
+
+    `python -m samdec_export` as it is, which traces anew, is `command_line.COMMAND`.
+    """
+    launcher = Path(__file__).with_name("with_traces.py")
+    return [sys.executable, "-W", "error", str(launcher), str(everyones(tmp_path_factory))]
 
 
 @pytest.fixture
