@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import functools
+import gc
 import platform
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -36,6 +37,14 @@ def assert_close(found: Any, expected: Any, atol: float) -> None:
 
 
 torch.set_num_threads(1)  # the suite runs in two processes on two cores
+gc.freeze()  # the libraries that were imported are no garbage: not to be looked through again and again
+gc.set_threshold(50_000, 20, 20)
+
+LONGEST = (
+    *("test_build_matrix", "test_fullsize", "test_convert", "test_flow", "test_export", "test_tensorrt"),
+    *("test_commands", "test_face", "test_arrangements", "test_toy"),
+)
+"""Files that take longest, which are begun first: a worker that begins one at the end leaves the other idle."""
 
 
 def pytest_report_header() -> str:
@@ -52,6 +61,12 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         terminalreporter.section("measured")
         for line in lines:
             terminalreporter.write_line(str(line))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the longest files first; `scripts/test` keeps that order among its workers."""
+    order = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: order.get(item.path.stem, len(order)))
 
 
 @pytest.fixture(scope="session", autouse=True)
