@@ -11,9 +11,8 @@ from samdec_export.core.files import FilePath, as_path, optional_path, staging
 from samdec_export.core.options import ExportOptions, GraphOptions, SweepName
 from samdec_export.export.to_onnx import simplify_graph, trace_graph
 from samdec_export.parity.cases import select_cases
-from samdec_export.parity.comparisons import Validated, check
+from samdec_export.parity.comparisons import Replay, Validated, check
 from samdec_export.parity.options import SweepOptions
-from samdec_export.parity.replay import Replay
 
 if TYPE_CHECKING:
     from samdec_export.export.onnx_file import GraphSummary

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from samdec_export.core.files import FilePath, as_path, optional_path
-from samdec_export.parity.record import Recorded, show, write_polygraphy
+from samdec_export.parity.golden import open_golden
+from samdec_export.parity.record import Recorded, write_polygraphy
 
 __all__ = ["golden"]
 
@@ -22,6 +23,6 @@ def golden(
         UsageError: The golden is missing, damaged or of another schema, or a file cannot be written.
         DependencyError: Polygraphy is not installed.
     """
-    found = show(as_path(file))
+    found = Recorded(golden=open_golden(as_path(file)))
     write_polygraphy(found, optional_path(polygraphy_inputs), optional_path(polygraphy_outputs))
     return found

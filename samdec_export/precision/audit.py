@@ -10,13 +10,14 @@ from typing import Any, cast
 
 from samdec_export.core.dtypes import FORMATS, LowPrecision
 from samdec_export.core.errors import NoRecordError, UsageError
+from samdec_export.core.feeds import NamedFeeds
 from samdec_export.core.files import check_target, staging
 from samdec_export.core.log import track
 from samdec_export.core.options import SweepName
 from samdec_export.core.signature import Axis, Dim, DType, Signature, TensorSpec
 from samdec_export.export.dataflow import load_fp32
 from samdec_export.export.onnx_file import TensorSummary, describe, open_artifact
-from samdec_export.parity.cases import only_case, read_feeds, sweep_feeds
+from samdec_export.parity.cases import only_case, read_feeds, sweep_within
 from samdec_export.parity.options import SweepOptions
 from samdec_export.precision.ranges import TensorRange, audit_ranges
 
@@ -120,7 +121,10 @@ def audit(
     """
     load_fp32(path)  # before the inputs are looked at: they differ too in a file that is not fp32
     signature = _signature(path, feeds)
-    cases = read_feeds(feeds, signature) if feeds else sweep_feeds(signature, sweep, seed)
+    if feeds:
+        cases = read_feeds(feeds, signature)
+    else:
+        cases = [NamedFeeds.of(signature, one, seed) for one in sweep_within([signature], sweep)]
     if case is not None:
         cases = only_case(cases, case)
     inputs = (item.make() for item in track(cases, f"Auditing {path.name}"))
