@@ -19,6 +19,7 @@ from samdec_export.export.dataflow import load_fp32
 from samdec_export.export.onnx_file import TensorSummary, describe, open_artifact
 from samdec_export.parity.cases import only_case, read_feeds, sweep_within
 from samdec_export.parity.options import SweepOptions
+from samdec_export.precision.plot import plot_ranges
 from samdec_export.precision.ranges import TensorRange, audit_ranges
 
 __all__ = ["Audited", "audit", "check_picture", "draw"]
@@ -103,15 +104,9 @@ def audit(
     seed: int = SweepOptions.seed,
     sweep: SweepName = SweepOptions.sweep,
 ) -> Audited:
-    """Run an exported fp32 file and look at every float32 tensor on the way.
+    """Run an exported fp32 file and look at every float32 tensor on the way, to judge it for `precision`.
 
-    Args:
-        path: The ONNX file. One that samdec-export did not write needs `feeds`.
-        precision: What to judge for.
-        feeds: Recorded inputs, an `.npz` file, instead of a sweep.
-        case: The only case to run, by name.
-        seed: What the inputs follow from.
-        sweep: How wide to go.
+    A file that samdec-export did not write needs recorded inputs, `feeds`, instead of a sweep.
 
     Raises:
         NoRecordError: There are no feeds, and the file does not say what its inputs mean.
@@ -127,21 +122,12 @@ def audit(
         cases = [NamedFeeds.of(signature, one, seed) for one in sweep_within([signature], sweep)]
     if case is not None:
         cases = only_case(cases, case)
-    inputs = (item.make() for item in track(cases, f"Auditing {path.name}"))
-    return Audited(
-        path=path,
-        precision=precision,
-        cases=tuple(item.name for item in cases),
-        ranges=audit_ranges(path, inputs),
-    )
+    ranges = audit_ranges(path, (item.make() for item in track(cases, f"Auditing {path.name}")))
+    return Audited(path=path, precision=precision, cases=tuple(item.name for item in cases), ranges=ranges)
 
 
 def check_picture(path: Path, inputs: Iterable[Path | None]) -> None:
-    """Raise unless a picture may be written to `path`.
-
-    Raises:
-        UsageError: It is no place for one, or one of the run's own inputs.
-    """
+    """Raise a UsageError if `path` is no place for a picture, or one of the run's own inputs."""
     if path.suffix.lower() not in PICTURES:
         raise UsageError(f"Cannot draw {path}: unknown kind of picture.", f"Name a file with {', '.join(PICTURES)}.")
     check_target(path, inputs)
@@ -155,8 +141,6 @@ def draw(done: Audited, path: Path) -> None:
     Raises:
         DependencyError, UsageError, GraphError: matplotlib is missing, or the file cannot be written.
     """
-    from samdec_export.precision.plot import plot_ranges
-
     path = Path(os.path.realpath(path))
     named = done.worst(ANNOTATED)
     if (square := done.largest_square) and square not in named:

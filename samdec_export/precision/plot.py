@@ -32,17 +32,9 @@ VALUE, WEIGHT, SQUARE, OVERFLOW = "tab:blue", "0.65", "tab:orange", "tab:red"
 def plot_ranges(
     ranges: Sequence[TensorRange], worst: Sequence[TensorRange], precision: LowPrecision, title: str, path: Path
 ) -> None:
-    """Draw the largest magnitude of each tensor in graph order against what a precision holds.
+    """Draw the largest magnitude of each tensor in graph order against what a precision holds, and name the worst.
 
-    Args:
-        ranges: Every tensor, in graph order.
-        worst: Those to name.
-        precision: Whose limit to draw.
-        title: What stands above.
-        path: The file; its suffix decides what kind of picture.
-
-    Raises:
-        DependencyError: matplotlib is not installed.
+    The suffix of `path` decides what kind of picture. Raises a DependencyError if matplotlib is not installed.
     """
     try:
         from matplotlib.figure import Figure
@@ -115,20 +107,12 @@ def _name(figure: Figure, axis: Axes, ranges: Sequence[TensorRange], worst: Sequ
             )
             note.get_window_extent()  # puts it into its place
             box = Text.get_window_extent(note).padded(6)  # without the line to the point
-            line = _line(axis.transData.transform(places[item.tensor]).tolist(), (box.x0 if dx > 0 else box.x1, box.y0))
+            start, end = axis.transData.transform(places[item.tensor]).tolist(), (box.x0 if dx > 0 else box.x1, box.y0)
+            line = [[a + part / 10 * (b - a) for a, b in zip(start, end, strict=True)] for part in range(1, 10)]
             fits = inside.contains(box.x0, box.y0) and inside.contains(box.x1, box.y1)
-            covers = (
-                box.count_contains(dots)
-                + box.count_overlaps(taken)
-                + sum(other.count_contains(line) for other in taken)
-            )
-            if fits and not covers:
+            covers = box.count_contains(dots) + box.count_overlaps(taken)
+            if fits and not covers and not any(other.count_contains(line) for other in taken):
                 taken.append(box)
                 dots += line
                 break
             note.remove()
-
-
-def _line(start: Sequence[float], end: Sequence[float]) -> list[list[float]]:
-    """Return positions along the line from a point to its name."""
-    return [[a + part / 10 * (b - a) for a, b in zip(start, end, strict=True)] for part in range(1, 10)]
