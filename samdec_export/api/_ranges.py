@@ -8,7 +8,8 @@ from samdec_export.core.dtypes import LowPrecision
 from samdec_export.core.files import FilePath, as_path, optional_path
 from samdec_export.core.options import SweepName
 from samdec_export.parity.options import CaseOptions
-from samdec_export.precision.audit import Audited, audit, check_picture, draw
+from samdec_export.precision.audit import Audited, audit
+from samdec_export.precision.plot import check_picture, draw
 
 __all__ = ["ranges"]
 

@@ -82,15 +82,7 @@ class GoldenRecord:
 
     def to_json(self) -> dict[str, Any]:
         """Return a JSON object that `from_json` reads back."""
-        return {
-            "schema_version": GOLDEN_SCHEMA,
-            "artifact": self.artifact.to_json(),
-            "file": self.file,
-            "reference": self.reference,
-            "seed": self.seed,
-            "tools": dict(self.tools),
-            "cases": [asdict(case) for case in self.cases],
-        }
+        return {"schema_version": GOLDEN_SCHEMA, **asdict(self), "artifact": self.artifact.to_json()}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> GoldenRecord:

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, cast
 
 from samdec_export.core.dtypes import FORMATS, LowPrecision
-from samdec_export.core.errors import NoRecordError, UsageError
+from samdec_export.core.errors import NoRecordError
 from samdec_export.core.feeds import NamedFeeds
-from samdec_export.core.files import check_target, staging
 from samdec_export.core.log import track
 from samdec_export.core.options import SweepName
 from samdec_export.core.signature import Axis, Dim, DType, Signature, TensorSpec
@@ -19,15 +16,9 @@ from samdec_export.export.dataflow import load_fp32
 from samdec_export.export.onnx_file import TensorSummary, describe, open_artifact
 from samdec_export.parity.cases import only_case, read_feeds, sweep_within
 from samdec_export.parity.options import SweepOptions
-from samdec_export.precision.plot import plot_ranges
 from samdec_export.precision.ranges import TensorRange, audit_ranges
 
-__all__ = ["Audited", "audit", "check_picture", "draw"]
-
-PICTURES = (".png", ".svg", ".pdf")
-
-ANNOTATED = 5
-"""Tensors whose names stand in the picture."""
+__all__ = ["Audited", "audit"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,7 +75,7 @@ class Audited:
             "overflowing_squares": [item.tensor for item in self.overflowing_squares],
             "tensors": [
                 {
-                    **item.to_json(),
+                    **asdict(item),
                     "overflow": item.overflow(precision),
                     "squares_overflow": item.squares_overflow(precision),
                     "margin": item.margin(precision) if item.absmax else None,  # JSON has no infinity
@@ -124,31 +115,6 @@ def audit(
         cases = only_case(cases, case)
     ranges = audit_ranges(path, (item.make() for item in track(cases, f"Auditing {path.name}")))
     return Audited(path=path, precision=precision, cases=tuple(item.name for item in cases), ranges=ranges)
-
-
-def check_picture(path: Path, inputs: Iterable[Path | None]) -> None:
-    """Raise a UsageError if `path` is no place for a picture, or one of the run's own inputs."""
-    if path.suffix.lower() not in PICTURES:
-        raise UsageError(f"Cannot draw {path}: unknown kind of picture.", f"Name a file with {', '.join(PICTURES)}.")
-    check_target(path, inputs)
-    with staging(path.parent):
-        pass
-
-
-def draw(done: Audited, path: Path) -> None:
-    """Write a picture of the magnitudes in graph order.
-
-    Raises:
-        DependencyError, UsageError, GraphError: matplotlib is missing, or the file cannot be written.
-    """
-    path = Path(os.path.realpath(path))
-    named = done.worst(ANNOTATED)
-    if (square := done.largest_square) and square not in named:
-        named.append(square)
-    with staging(path.parent) as scratch:
-        title = f"{done.path.name}: largest magnitudes over {len(done.cases)} cases"
-        plot_ranges(done.ranges, named, done.precision, title, scratch / path.name)
-        os.replace(scratch / path.name, path)
 
 
 def _signature(path: Path, feeds: Path | None) -> Signature:

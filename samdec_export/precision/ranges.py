@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 import numpy as np
 
@@ -84,10 +84,6 @@ class TensorRange:
     def below_normal(self, precision: Precision) -> float:
         """Return the share of the non-zero values, 0 to 1, that lose precision or vanish because they are too small."""
         return self.below[precision] / self.nonzero if self.nonzero else 0.0
-
-    def to_json(self) -> dict[str, Any]:
-        """Return every field as JSON."""
-        return asdict(self)
 
 
 def audit_ranges(path: Path, feeds: Iterable[Feeds], *, nodes_per_run: int = NODES_PER_RUN) -> tuple[TensorRange, ...]:
