@@ -22,8 +22,7 @@ from samdec_export.export.cost import product_shares
 from samdec_export.export.onnx_file import describe, open_artifact
 from samdec_export.models.checkpoint import load_for
 from samdec_export.parity.cases import select_cases
-from samdec_export.parity.comparisons import check
-from samdec_export.parity.replay import Replay
+from samdec_export.parity.comparisons import Replay, check
 from samdec_export.precision.audit import audit
 from samdec_export.report.document import Document
 from samdec_export.report.parts import Baseline, RangeRow, Timing

@@ -13,9 +13,8 @@ from samdec_export.core.files import FilePath, as_path, optional_path, staging
 from samdec_export.core.options import ExportOptions, GraphOptions, SweepName
 from samdec_export.export.to_onnx import simplify_graph, trace_graph
 from samdec_export.parity.cases import range_notes, select_cases
-from samdec_export.parity.comparisons import Validated, check
+from samdec_export.parity.comparisons import Replay, Validated, check
 from samdec_export.parity.options import SweepOptions
-from samdec_export.parity.replay import Replay
 from samdec_export.precision.convert import ConvertedFile, convert_file, open_fp32
 from samdec_export.precision.options import Conversion
 

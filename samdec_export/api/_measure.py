@@ -14,8 +14,9 @@ from samdec_export.core.dtypes import LowPrecision
 from samdec_export.core.files import FilePath, as_path, optional_path
 from samdec_export.core.options import SweepName
 from samdec_export.parity.options import CaseOptions
-from samdec_export.precision.audit import Audited, audit, check_picture
-from samdec_export.precision.audit import draw as draw_ranges
+from samdec_export.precision.audit import Audited, audit
+from samdec_export.precision.plot import check_picture
+from samdec_export.precision.plot import draw as draw_ranges
 
 __all__ = ["bench", "ranges"]
 

@@ -16,16 +16,7 @@ from samdec_export.core.options import SweepName
 from samdec_export.core.runner import Array
 from samdec_export.core.signature import Dim, Signature
 
-__all__ = [
-    "only_case",
-    "outside_ranges",
-    "range_notes",
-    "read_feeds",
-    "select_cases",
-    "sweep",
-    "sweep_feeds",
-    "sweep_within",
-]
+__all__ = ["only_case", "outside_ranges", "range_notes", "read_feeds", "select_cases", "sweep", "sweep_within"]
 
 QUICK_SIZES = (1, 3)
 """What a quick sweep takes of an independent axis: alone, and among others. Slices do not see each other there."""
@@ -72,11 +63,6 @@ def range_notes(record: Record, cases: list[NamedFeeds]) -> tuple[str, ...]:
     return (f"warning: outside the ranges that the file was made for: {shown}.",)
 
 
-def sweep_feeds(signature: Signature, width: SweepName, seed: int) -> list[NamedFeeds]:
-    """Return inputs for every case of a sweep."""
-    return [NamedFeeds.of(signature, case, seed) for case in sweep(signature, width)]
-
-
 def sweep(signature: Signature, width: SweepName = "full") -> list[Case]:
     """Return the cases that a validation runs: every corner of the ranges, and odd sizes between.
 
@@ -105,10 +91,8 @@ def sweep(signature: Signature, width: SweepName = "full") -> list[Case]:
 def read_feeds(path: Path, signature: Signature) -> list[NamedFeeds]:
     """Return recorded inputs.
 
-    Args:
-        path: An `.npz` file whose keys are input names, or `<case>/<input name>` for several cases. Or what Polygraphy
-            saves, a `.json` file or a folder of them: its cases are named `iteration 0` and so on.
-        signature: What the graph takes.
+    They are in an `.npz` file whose keys are input names, or `<case>/<input name>` for several cases; or in what
+    Polygraphy saves, a `.json` file or a folder of them, with cases named `iteration 0` and so on.
 
     Raises:
         UsageError: The file cannot be read, or an input is missing, unknown, or of another dtype or shape.
@@ -140,12 +124,9 @@ def _read_npz(path: Path) -> dict[str, dict[str, Array]]:
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = {key: file[key] for key in file.files}
-    except (
-        Exception
-    ) as error:  # numpy and zipfile raise a dozen types on damaged input, EOFError and MemoryError among them
-        raise UsageError(
-            f"{path} is not an .npz file of arrays, or is damaged.", "Make one with numpy.savez."
-        ) from error
+    except Exception as error:  # numpy and zipfile raise a dozen types on damaged input, MemoryError among them
+        hint = "Make one with numpy.savez."
+        raise UsageError(f"{path} is not an .npz file of arrays, or is damaged.", hint) from error
     cases: dict[str, dict[str, Array]] = {}
     for key, array in arrays.items():
         case, _, name = key.rpartition("/")
@@ -154,11 +135,7 @@ def _read_npz(path: Path) -> dict[str, dict[str, Array]]:
 
 
 def only_case(cases: list[NamedFeeds], name: str) -> list[NamedFeeds]:
-    """Return the case of that name.
-
-    Raises:
-        UsageError: There is none.
-    """
+    """Return the case of that name; raise a UsageError if there is none."""
     chosen = [case for case in cases if case.name == name]
     if not chosen:
         shown = ", ".join(case.name for case in cases[:4])

@@ -11,8 +11,8 @@ from samdec_export.core.feeds import NamedFeeds
 from samdec_export.core.log import track
 from samdec_export.core.results import CaseResult, Floor, ValidationResult
 from samdec_export.core.signature import Signature
-from samdec_export.parity.evidence import add_up, worst_of
 from samdec_export.parity.measure import CaseMeasurement, Comparison, Measured, Place, measure_case
+from samdec_export.parity.metrics import add_up, worst_of
 
 __all__ = ["merge", "validate"]
 
@@ -26,12 +26,7 @@ def validate(
     """Make every comparison on every case: small ones first, so that the first verdict comes soon.
 
     The first case is measured last, since its float64 is measured in any event and takes longer than its verdict.
-
-    Args:
-        comparisons: Who is compared with whom.
-        signature: What the graph takes and returns.
-        cases: Inputs; at least one case.
-        findings: Reasons to fail that were met before; they are the first comparison's.
+    `findings` are reasons to fail that were met before; they are the first comparison's.
 
     Returns:
         A result for each comparison, with cases in the order that they were given in.
@@ -39,7 +34,8 @@ def validate(
     Raises:
         ValidationError: There is no case: nothing would be compared.
     """
-    order = sorted(range(len(cases)), key=lambda number: (number == 0, _values(signature, cases[number])))
+    values = [sum(math.prod(spec.concrete(case.sizes)) for spec in signature.tensors) for case in cases]
+    order = sorted(range(len(cases)), key=lambda number: (number == 0, values[number]))
     title = f"Validating {comparisons[0].candidate.name}"
     return merge(
         [
@@ -61,19 +57,6 @@ def merge(measurements: Sequence[CaseMeasurement]) -> tuple[ValidationResult, ..
     if not measurements:
         raise ValidationError("There is no case to compare.", "A validation that compares nothing proves nothing.")
     ordered = sorted(measurements, key=lambda item: item.place.number)
-    _require_whole(ordered)
-    results = [_result(ordered, index) for index in range(len(ordered[0].parts))]
-    findings = tuple(dict.fromkeys(finding for item in ordered for finding in item.findings))
-    return tuple(replace(result, findings=() if index else findings) for index, result in enumerate(results))
-
-
-def _values(signature: Signature, case: NamedFeeds) -> int:
-    """Count the values that go in and come out."""
-    return sum(math.prod(spec.concrete(case.sizes)) for spec in signature.tensors)
-
-
-def _require_whole(ordered: Sequence[CaseMeasurement]) -> None:
-    """Raise unless every case of one sweep is there once, measured by the same comparisons."""
     places = [item.place for item in ordered]
     if places != [Place(number=number, total=places[0].total) for number in range(places[0].total)]:
         numbers = ", ".join(f"{place.number} of {place.total}" for place in places)
@@ -85,6 +68,9 @@ def _require_whole(ordered: Sequence[CaseMeasurement]) -> None:
             f"The cases were not all compared alike: {'; '.join(dict.fromkeys(names))}.",
             "Measure every case with the same versions and the same limits.",
         )
+    results = [_result(ordered, index) for index in range(len(ordered[0].parts))]
+    findings = tuple(dict.fromkeys(finding for item in ordered for finding in item.findings))
+    return tuple(replace(result, findings=() if index else findings) for index, result in enumerate(results))
 
 
 def _result(ordered: Sequence[CaseMeasurement], index: int) -> ValidationResult:
@@ -95,25 +81,23 @@ def _result(ordered: Sequence[CaseMeasurement], index: int) -> ValidationResult:
         reference=parts[0].reference,
         limits=parts[0].tolerance,
         floors=dict(_largest_floors(ordered, parts)),
-        cases=tuple(_judged(item, part) for item, part in zip(ordered, parts, strict=True)),
+        cases=tuple(
+            CaseResult(
+                case=item.case,
+                sizes=item.sizes,
+                passed=not part.violations,
+                outputs=part.outputs,
+                violations=part.violations,
+                limits=part.limits,
+            )
+            for item, part in zip(ordered, parts, strict=True)
+        ),
         errors={name: add_up([part.errors[name] for part in parts if name in part.errors]) for name in names},
         masks=worst_of(
             replace(mask, comparison=f"{part.candidate} against {part.reference}")
             for part in parts
             for mask in part.masks
         ),
-    )
-
-
-def _judged(case: CaseMeasurement, part: Measured) -> CaseResult:
-    violations = part.violations
-    return CaseResult(
-        case=case.case,
-        sizes=case.sizes,
-        passed=not violations,
-        outputs=part.outputs,
-        violations=violations,
-        limits=part.limits,
     )
 
 

@@ -191,8 +191,7 @@ def _compared(job: Job, exported: Entry[FileResult], candidate: Candidate, preci
     from samdec_export.core.feeds import typed_feeds
     from samdec_export.export.onnx_file import open_artifact
     from samdec_export.parity.cases import select_cases
-    from samdec_export.parity.comparisons import check
-    from samdec_export.parity.replay import Replay
+    from samdec_export.parity.comparisons import Replay, check
 
     asked, artifact = job.config.parity, candidate.artifact
     source = open_artifact(exported.file(".onnx")).record

@@ -36,7 +36,7 @@ from samdec_export.models.registry import MODELS
 from samdec_export.models.sam.decoder import SamDecoder, seed_weights
 from samdec_export.models.sam.graphs import build_graph
 from samdec_export.parity.cases import sweep
-from samdec_export.parity.compare import measure_tensor
+from samdec_export.parity.metrics import measure_tensor
 
 FP32_LIMIT = 2e-6
 """Of the range. Two orders of summation in fp32: 0.4e-6 to 1.1e-6 was measured; 1.3e-6 where masks are resized twice,
