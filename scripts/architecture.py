@@ -51,7 +51,7 @@ FLOORS: Final = (
 
 PURPOSES: Final = {
     "cli": "commands, and how results look",
-    "api": "one verb a file, from Python",
+    "api": "the same from Python",
     "run": "a config in; files, verdicts, report out",
     "precision": "fp16, bf16: what stays in fp32",
     "bench": "how fast?",

@@ -26,8 +26,8 @@ OPTIONS: Final = (ExportOptions, GraphOptions, ConvertOptions, BuildOptions, Ben
 CHOICES: Final = tuple(name for kind in OPTIONS for name in choices_of(kind))
 
 OTHERS: Final = {
-    ("out", "cli/bundle.py"): "the folder of a model server",
-    ("out", "cli/golden.py"): "a file",
+    ("out", "cli/engines.py"): "the folder of a model server",
+    ("out", "cli/validate.py"): "a file",
     ("out", "serving/bundle.py"): "the folder of a model server",
 }
 """What has the name of a choice and is another thing."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,10 @@ from samdec_export.cli import app as cli
 COMMAND = [sys.executable, "-W", "error", "-m", "samdec_export"]
 
 
-def run(*words: str | Path, **options: Any) -> subprocess.CompletedProcess[str]:
+def run(*words: str | Path, command: Sequence[str] = COMMAND, **options: Any) -> subprocess.CompletedProcess[str]:
     """Run in a process of its own."""
     return subprocess.run(
-        [*COMMAND, *map(str, words)], capture_output=True, text=True, check=False, timeout=300, **options
+        [*command, *map(str, words)], capture_output=True, text=True, check=False, timeout=300, **options
     )
 
 

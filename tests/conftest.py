@@ -1,10 +1,9 @@
 from __future__ import annotations
 
 import functools
-import hashlib
-import pickle
+import gc
 import platform
-import shutil
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -15,14 +14,12 @@ import pytest
 import torch
 from documents import break_weights, build
 from numpy.typing import NDArray
-from shared import made_once
-from torch import nn
+from shared import everyones, made_once
+from traces import sharing_traces
 
 from samdec_export import api
 from samdec_export.core.options import GraphOptions
 from samdec_export.core.packages import tool_versions
-from samdec_export.core.signature import Signature
-from samdec_export.export import trace
 from samdec_export.models.checkpoint import LoadedModel, load_model
 from samdec_export.precision.options import Conversion
 from samdec_export.report.document import Document
@@ -40,6 +37,14 @@ def assert_close(found: Any, expected: Any, atol: float) -> None:
 
 
 torch.set_num_threads(1)  # the suite runs in two processes on two cores
+gc.freeze()  # the libraries that were imported are no garbage: not to be looked through again and again
+gc.set_threshold(50_000, 20, 20)
+
+LONGEST = (
+    *("test_build_matrix", "test_fullsize", "test_convert", "test_flow", "test_export", "test_tensorrt"),
+    *("test_commands", "test_face", "test_arrangements", "test_toy"),
+)
+"""Files that take longest, which are begun first: a worker that begins one at the end leaves the other idle."""
 
 
 def pytest_report_header() -> str:
@@ -58,25 +63,27 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
             terminalreporter.write_line(str(line))
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the longest files first; `scripts/test` keeps that order among its workers."""
+    order = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: order.get(item.path.stem, len(order)))
+
+
 @pytest.fixture(scope="session", autouse=True)
 def traces(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Trace each graph once: torch takes eight seconds for one, and gives the same bytes each time.
-
-    The key is the whole module, weights and Python attributes too. What replaces torch's exporter sees every call.
-    """
-    right, theirs = trace.export_onnx, (torch.export.export, torch.onnx.export)
-
-    def export_onnx(graph: nn.Module, signature: Signature, path: Path, opset: int) -> None:
-        if (torch.export.export, torch.onnx.export) != theirs:
-            return right(graph, signature, path, opset)
-        key = hashlib.sha256(pickle.dumps((graph, signature, opset))).hexdigest()
-        made = made_once(tmp_path_factory, key, lambda out: right(graph, signature, out / "traced.onnx", opset))
-        shutil.move(made[0] / "traced.onnx", path)
-        return None
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(trace, "export_onnx", export_onnx)
+    """Trace each graph once, whichever worker or process asks for it."""
+    with sharing_traces(everyones(tmp_path_factory)):
         yield
+
+
+@pytest.fixture(scope="session")
+def python(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """Python in a process of its own, with warnings as errors, which takes graphs that were traced before.
+
+    `python -m samdec_export` as it is, which traces anew, is `command_line.COMMAND`.
+    """
+    launcher = Path(__file__).with_name("with_traces.py")
+    return [sys.executable, "-W", "error", str(launcher), str(everyones(tmp_path_factory))]
 
 
 @pytest.fixture

@@ -22,15 +22,13 @@ from samdec_export.export.cost import product_shares
 from samdec_export.export.onnx_file import describe, open_artifact
 from samdec_export.models.checkpoint import load_for
 from samdec_export.parity.cases import select_cases
-from samdec_export.parity.comparisons import check
-from samdec_export.parity.replay import Replay
+from samdec_export.parity.comparisons import Replay, check
 from samdec_export.precision.audit import audit
 from samdec_export.report.document import Document
-from samdec_export.report.measured import RangeRow, Timing
-from samdec_export.run.baseline import RecordedBench
+from samdec_export.report.parts import Baseline, RangeRow, Timing
 from samdec_export.run.config import RunConfig
 from samdec_export.run.document import Results, build_document
-from samdec_export.run.job import Job, Weights
+from samdec_export.run.job import Job
 from samdec_export.run.ledger import Entry
 from samdec_export.run.results import BenchResult, EngineResult, FileResult, ParityResult, StageResult
 
@@ -55,7 +53,6 @@ def build(fp32: Path, fp16: Path) -> Document:
     job = Job(
         config=RunConfig(model="sam_tiny"),
         digest=None,
-        weights=Weights(None, "sam_tiny", None),
         machine=Machine(gpu=None, versions={}),
     )
     source = open_artifact(fp32)
@@ -76,7 +73,7 @@ def build(fp32: Path, fp16: Path) -> Document:
         engines=(("fp32", engine),),
         parity=parity,
         bench=bench,
-        baseline=RecordedBench(path=Path("main of yesterday"), timings=timings(1.02)[:3]),
+        baseline=Baseline(name="main of yesterday", measurements=timings(1.02)[:3]),
         notes=("TensorRT was not run: there is no GPU here.",),
     )
     return build_document(job, results, COMMAND)

@@ -7,13 +7,14 @@ import hashlib
 import os
 import pickle
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
 import pytest
 
-__all__ = ["made_once"]
+__all__ = ["everyones", "made_in", "made_once"]
 
 Made = TypeVar("Made")
 
@@ -26,9 +27,22 @@ def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path],
         name: What is made: the same name is the same thing.
         make: Fills an empty folder.
     """
+    with made_in(everyones(factory), name, make) as (folder, made):
+        own = shutil.copytree(folder, factory.mktemp("own") / "made")
+    return own, made
+
+
+def everyones(factory: pytest.TempPathFactory) -> Path:
+    """Return the folder that every worker of this run of pytest sees."""
     base = factory.getbasetemp()
-    everyone = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "made"
-    everyone.mkdir(exist_ok=True)
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "made"
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
+@contextmanager
+def made_in(everyone: Path, name: str, make: Callable[[Path], Made]) -> Iterator[tuple[Path, Made]]:
+    """Hold everyone's folder with what `make` put into it, and give what it returned: to be copied, not changed."""
     folder = everyone / hashlib.sha256(name.encode()).hexdigest()[:16]
     with (everyone / f"{folder.name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -37,6 +51,5 @@ def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path],
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir()
             result.write_bytes(pickle.dumps(make(folder)))
-        own = shutil.copytree(folder, factory.mktemp("own") / "made")
         made: Made = pickle.loads(result.read_bytes())
-    return own, made
+        yield folder, made

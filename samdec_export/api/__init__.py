@@ -24,15 +24,11 @@ from samdec_export.precision.options import Conversion, ConvertOptions
 from samdec_export.serving.options import ServingOptions
 
 if TYPE_CHECKING:
-    from samdec_export.api._bench import bench
-    from samdec_export.api._convert import Converted, convert
     from samdec_export.api._engine import build_engine
-    from samdec_export.api._export import Exported, export
-    from samdec_export.api._golden import golden
-    from samdec_export.api._ranges import ranges
-    from samdec_export.api._report import Reported, report, report_schema
-    from samdec_export.api._run import config, config_schema, config_text, run
-    from samdec_export.api._validate import validate
+    from samdec_export.api._make import Converted, Exported, convert, export
+    from samdec_export.api._measure import bench, ranges
+    from samdec_export.api._run import Reported, config, config_text, report, run
+    from samdec_export.api._validate import golden, validate
     from samdec_export.backends.doctor import Diagnosis
     from samdec_export.backends.doctor import diagnose as doctor
     from samdec_export.backends.tensorrt.engine import EngineBuilt
@@ -47,6 +43,8 @@ if TYPE_CHECKING:
     from samdec_export.parity.comparisons import Validated
     from samdec_export.parity.record import Recorded, record
     from samdec_export.precision.audit import Audited
+    from samdec_export.report.render import schema as report_schema
+    from samdec_export.run.config_file import config_schema
     from samdec_export.run.flow import Ran
     from samdec_export.serving.bundle import Bundled, bundle
 
@@ -100,42 +98,34 @@ __all__ = [
 ]
 
 WHERE = {
-    "Audited": "precision.audit",
-    "Benchmarked": "bench.side_by_side",
-    "Bundled": "serving.bundle",
-    "CaseResult": "core.results",
-    "Converted": "api._convert",
-    "Diagnosis": "backends.doctor",
-    "EngineBuilt": "backends.tensorrt.engine",
-    "EngineEntry": "backends.tensorrt.index",
-    "Exported": "api._export",
-    "GraphSummary": "export.onnx_file",
-    "Inspected": "export.inspection",
-    "ModelSpec": "models.registry",
-    "Ran": "run.flow",
-    "Recorded": "parity.record",
-    "Reported": "api._report",
-    "Validated": "parity.comparisons",
-    "ValidationResult": "core.results",
-    "bench": "api._bench",
-    "build_engine": "api._engine",
-    "bundle": "serving.bundle",
-    "config": "api._run",
-    "config_schema": "api._run",
-    "config_text": "api._run",
-    "convert": "api._convert",
+    name: module
+    for module, names in {
+        "api._engine": ["build_engine"],
+        "api._make": ["Converted", "Exported", "convert", "export"],
+        "api._measure": ["bench", "ranges"],
+        "api._run": ["Reported", "config", "config_text", "report", "run"],
+        "api._validate": ["golden", "validate"],
+        "backends.doctor": ["Diagnosis"],
+        "backends.tensorrt.engine": ["EngineBuilt"],
+        "backends.tensorrt.index": ["EngineEntry"],
+        "bench.side_by_side": ["Benchmarked"],
+        "core.results": ["CaseResult", "ValidationResult"],
+        "export.inspection": ["Inspected", "inspect"],
+        "export.onnx_file": ["GraphSummary"],
+        "models.registry": ["ModelSpec"],
+        "parity.comparisons": ["Validated"],
+        "parity.record": ["Recorded", "record"],
+        "precision.audit": ["Audited"],
+        "run.config_file": ["config_schema"],
+        "run.flow": ["Ran"],
+        "serving.bundle": ["Bundled", "bundle"],
+    }.items()
+    for name in names
+} | {
     "doctor": "backends.doctor:diagnose",
     "engines": "backends.tensorrt.index:list_engines",
-    "export": "api._export",
-    "golden": "api._golden",
-    "inspect": "export.inspection",
     "models": "models.registry:list_models",
-    "ranges": "api._ranges",
-    "record": "parity.record",
-    "report": "api._report",
-    "report_schema": "api._report",
-    "run": "api._run",
-    "validate": "api._validate",
+    "report_schema": "report.render:schema",
 }
 """Where each name is defined, and what it is called there if not the same."""
 

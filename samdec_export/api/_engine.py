@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-from samdec_export.api._convert import convert
+from samdec_export.api._make import convert
 from samdec_export.api._validate import validate
 from samdec_export.backends.tensorrt.engine import EngineBuilt, build, plan_build
 from samdec_export.backends.tensorrt.options import BuildOptions
@@ -48,22 +47,17 @@ def build_engine(
     """
     from samdec_export.export.onnx_file import open_artifact
 
-    source = open_artifact(select_onnx(ExportOptions.out) if file is None else as_path(file))
+    source = open_artifact(_select_onnx(ExportOptions.out) if file is None else as_path(file))
     plan = plan_build(source, options, precision or source.record.precision)
     target = optional_path(out) or source.path.parent
     with staging(target):
         pass  # a folder that cannot be written to is known before the work, not after
-    typed = typed_for(source, precision, plan.wanted.targets, optional_path(checkpoint))
+    typed = _typed_for(source, precision, plan.wanted.targets, optional_path(checkpoint))
     return build(typed, plan, target)
 
 
-def select_onnx(folder: Path) -> Path:
-    """Return the one export in a folder; conversions of it count as the same.
-
-    Raises:
-        UsageError: There is none, or several; the message lists them.
-        GraphError: A file is damaged.
-    """
+def _select_onnx(folder: Path) -> Path:
+    """Return the one export in a folder, or raise a UsageError; conversions of it count as the same."""
     found = [artifact for artifact in map(_own, sorted(folder.glob("*.onnx"))) if artifact]
     digests = {artifact.sha256 for artifact in found}
     exported = [artifact for artifact in found if artifact.record.parent not in digests]
@@ -87,23 +81,13 @@ def _own(path: Path) -> Artifact | None:
         return None
 
 
-def typed_for(
+def _typed_for(
     source: Artifact, precision: LowPrecision | None, targets: Sequence[str], checkpoint: Path | None
 ) -> Artifact:
     """Return the file in the wanted precision: itself, an earlier conversion of it, or one made beside it.
 
     An earlier conversion is taken only if the same was asked for. For Turing (sm75) that is one without fp32 products,
     which has a name of its own.
-
-    Args:
-        source: What to build from.
-        precision: What it is converted to, unless it is that already; None to take it as it is.
-        targets: GPU generations that the engine is for.
-        checkpoint: What it was exported from, to validate a conversion with; None not to.
-
-    Raises:
-        UsageError: The file is in another low precision, or the earlier conversion is of other choices.
-        GraphError, CheckpointError, ValidationError: As `convert` says.
     """
     from samdec_export.backends.tensorrt.lint import TURING
 
@@ -131,8 +115,7 @@ def typed_for(
 def _converted_earlier(source: Artifact, wanted: Conversion) -> Artifact | None:
     """Return the file that the conversion would write, if it is there and of this source.
 
-    Raises:
-        UsageError: Something else was asked for when it was made: neither to be taken for this, nor overwritten.
+    One of other choices is a UsageError: it is neither to be taken for this, nor overwritten.
     """
     from samdec_export.export.onnx_file import open_artifact
 
@@ -141,15 +124,13 @@ def _converted_earlier(source: Artifact, wanted: Conversion) -> Artifact | None:
     path = source.path.with_name(record.file_name)
     if not path.exists() or (earlier := open_artifact(path)).record.parent != source.sha256:
         return None
-    if differences := _differences(earlier.record.conversion, asked):
+    made = earlier.record.conversion
+    if differences := "; ".join(
+        f"{name} {made.get(name)}, not {asked[name]}" for name in asked if made.get(name) != asked[name]
+    ):
         raise UsageError(
             f"{path} was converted with other choices: {differences}.",
             "Name that file to build from it as it is, or move it away to have it converted as usual.",
         )
     log.info("Using %s, converted earlier.", path)
     return earlier
-
-
-def _differences(made: Mapping[str, Any], asked: Mapping[str, Any]) -> str:
-    """Return how two sets of choices differ, such as `margin 8.0, not 4.0`."""
-    return "; ".join(f"{name} {made.get(name)}, not {asked[name]}" for name in asked if made.get(name) != asked[name])

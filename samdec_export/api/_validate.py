@@ -14,14 +14,14 @@ from samdec_export.core.feeds import FeedsCache, NamedFeeds
 from samdec_export.core.files import FilePath, as_path, optional_path
 from samdec_export.core.options import Provider, SweepName
 from samdec_export.parity.cases import only_case, outside_ranges, range_notes, select_cases
-from samdec_export.parity.comparisons import Validated, comparisons_of, judge
+from samdec_export.parity.comparisons import Replay, Validated, comparisons_of, judge
 from samdec_export.parity.golden import open_golden
 from samdec_export.parity.measure import Comparison
 from samdec_export.parity.options import CaseOptions
-from samdec_export.parity.references import Reference, references_of
-from samdec_export.parity.replay import Replay
+from samdec_export.parity.record import Recorded, write_polygraphy
+from samdec_export.parity.references import Reference, open_outputs, references_of
 
-__all__ = ["validate"]
+__all__ = ["golden", "validate"]
 
 WIDEST: Final[SweepName] = "full"
 """How wide a validation of its own goes, which a deployment waits for; those on the way go as is declared."""
@@ -100,8 +100,6 @@ def _recorded_elsewhere(
     artifact: Artifact, reference: Reference, outputs: Path, cases: list[NamedFeeds]
 ) -> tuple[list[Comparison], tuple[str, ...]]:
     """Compare what engines answered elsewhere with the reference, by the limits of the artifact's precision."""
-    from samdec_export.parity.recorded import open_outputs
-
     engines = open_outputs(outputs, cases)
     note = f"{artifact.path} itself was not run: {outputs} holds what was answered elsewhere."
     return [reference.against(engine, artifact.record.precision) for engine in engines], (note,)
@@ -115,3 +113,22 @@ def _within_profiles(candidate: Candidate, cases: list[NamedFeeds]) -> tuple[lis
     left_out = len(cases) - len(inside)
     note = f"{left_out} of {len(cases)} cases are outside the engine's profiles and were not run."
     return inside, (note,) if left_out else ()
+
+
+def golden(
+    file: FilePath, *, polygraphy_inputs: FilePath | None = None, polygraphy_outputs: FilePath | None = None
+) -> Recorded:
+    """Return what a golden holds, and write it as Polygraphy's files where they are named.
+
+    Args:
+        file: What `record` wrote.
+        polygraphy_inputs: The file to write for `polygraphy run --load-inputs`.
+        polygraphy_outputs: The file to write for `polygraphy run --load-outputs`.
+
+    Raises:
+        UsageError: The golden is missing, damaged or of another schema, or a file cannot be written.
+        DependencyError: Polygraphy is not installed.
+    """
+    found = Recorded(golden=open_golden(as_path(file)))
+    write_polygraphy(found, optional_path(polygraphy_inputs), optional_path(polygraphy_outputs))
+    return found

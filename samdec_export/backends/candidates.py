@@ -239,32 +239,23 @@ def open_candidate(path: Path, provider: Provider | None = None) -> Candidate:
         GraphError: An ONNX file cannot be read, or samdec-export did not write it.
     """
     if file_kind(path) == "onnx":
+        from samdec_export.backends.ort import require_provider
         from samdec_export.export.onnx_file import open_artifact
 
         candidate = Candidate(artifact=open_artifact(path), provider=provider or "cpu")
-        _require_provider(candidate.provider)
+        require_provider(candidate.provider)
         return candidate
     if provider is not None:
         raise UsageError(f"{path} is an engine: ONNX Runtime does not run it.", "Leave out {provider}.")
-    engine = open_engine(path)
-    _require_machine(engine)
-    return Candidate(artifact=Artifact(path=path, record=engine.record.source, sha256=engine.sha256), engine=engine)
-
-
-def _require_machine(engine: EngineFile) -> None:
     from samdec_export.backends.machine import glance
 
+    engine = open_engine(path)
     if found := obstacle(engine.record, glance()):
         raise DependencyError(
             f"{engine.path} cannot run here: {found}.",
             "Run it on a machine that it was built for; samdec-export engines lists what can run on this one.",
         )
-
-
-def _require_provider(provider: Provider) -> None:
-    from samdec_export.backends.ort import require_provider
-
-    require_provider(provider)
+    return Candidate(artifact=Artifact(path=path, record=engine.record.source, sha256=engine.sha256), engine=engine)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,7 +17,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from itertools import product
-from types import TracebackType
 from typing import IO, Any, Final
 
 import numpy as np
@@ -63,10 +62,7 @@ class Program:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measurement:
-    """The program `candidate` on one workload.
-
-    `seconds` holds every repeat; it is empty where `unsupported` says why.
-    """
+    """The program `candidate` on one workload: the seconds of every repeat; none where `unsupported` says why."""
 
     candidate: str
     workload: Workload
@@ -134,14 +130,10 @@ class _Worker:
         )
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+    def __exit__(self, *error: object) -> None:
         self.process.kill()
         self.process.communicate()
         self.errors.close()
-
-    def wait_until_ready(self) -> None:
-        """Return when the program is loaded."""
-        self._read()
 
     def run(self, workload: Workload) -> Mapping[str, Any]:
         """Run once, and return the answer."""
@@ -150,10 +142,11 @@ class _Worker:
             self.process.stdin.write(json.dumps(asdict(workload)) + "\n")
             self.process.stdin.flush()
         except BrokenPipeError:
-            pass  # _read says why
-        return self._read()
+            pass  # read says why
+        return self.read()
 
-    def _read(self) -> Mapping[str, Any]:
+    def read(self) -> Mapping[str, Any]:
+        """Return the next answer; the first one comes when the program is loaded."""
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
         try:
@@ -172,16 +165,9 @@ class _Worker:
 def measure(
     programs: Sequence[Program], workloads: Sequence[Workload], *, threads: int, warmups: int, repeats: int
 ) -> list[Measurement]:
-    """Time every program on every workload.
+    """Time every program, with so many threads, on every workload: `warmups` rounds are not counted, `repeats` are.
 
-    Repeats are interleaved: each round runs every program once, so that what else the machine does falls on all.
-
-    Args:
-        programs: What to time.
-        workloads: What to run.
-        threads: Threads that each may use.
-        warmups: Rounds that are not counted.
-        repeats: Rounds that are.
+    Each round runs every program once, so that what else the machine does falls on all.
 
     Raises:
         GraphError, EngineError, DependencyError: A program's process stopped.
@@ -189,7 +175,7 @@ def measure(
     with ExitStack() as stack:
         workers = [stack.enter_context(_Worker(program, threads)) for program in programs]
         for worker in track(workers, "Loading"):
-            worker.wait_until_ready()
+            worker.read()
         rounds = [(load, number) for load in workloads for number in range(-warmups, repeats)]
         answers: dict[tuple[str, Workload], list[Mapping[str, Any]]] = {}
         for load, number in track(rounds, "Timing"):

@@ -3,11 +3,25 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, TypeAlias
 
-from samdec_export.core.choices import Count, Counts, Help, check
+from annotated_types import MinLen
 
-__all__ = ["BenchOptions"]
+from samdec_export.core.choices import Count, Help, Text, check
+from samdec_export.core.errors import UsageError
+
+__all__ = ["BenchOptions", "parse_counts"]
+
+
+def parse_counts(text: str, name: str) -> tuple[int, ...]:
+    """Read a list of sizes, such as `1,8,64`; raise UsageError unless each is a positive whole number."""
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isdecimal() and int(part) for part in parts):
+        raise UsageError(f"{{{name}}} {text!r} is not a list of positive whole numbers.", "Write such as 1,8,64.")
+    return tuple(map(int, parts))
+
+
+Counts: TypeAlias = Annotated[tuple[Count, ...], MinLen(1), Text(parse_counts)]
 
 
 @dataclass(frozen=True, kw_only=True)

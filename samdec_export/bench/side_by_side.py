@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import statistics
 import sys
 from collections.abc import Mapping, Sequence
@@ -10,14 +9,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from samdec_export.backends.candidates import BACKENDS, Candidate, FileKind, Timed, file_kind, open_candidate
+from samdec_export.backends.candidates import BACKENDS, Candidate, Timed, file_kind, open_candidate
 from samdec_export.backends.tensorrt.options import profile_for
 from samdec_export.bench.measure import Measurement, Program, Workload, measure
 from samdec_export.bench.options import BenchOptions
-from samdec_export.core.dtypes import Precision
 from samdec_export.core.errors import EngineError, UsageError
 from samdec_export.core.feeds import Case
-from samdec_export.core.files import staging
 from samdec_export.core.log import log, step
 from samdec_export.core.options import BENCH_RUNNERS, BenchRunner
 from samdec_export.core.runner import Runner
@@ -26,17 +23,10 @@ from samdec_export.export.cost import Cost, count_cost
 if TYPE_CHECKING:
     from samdec_export.models.sam.graphs import ExportGraph
 
-__all__ = [
-    "BenchEntry",
-    "Benchmarked",
-    "bench_entries",
-    "case_for",
-    "draw",
-    "open_runner",
-    "parse_entry",
-]
+__all__ = ["BenchEntry", "Benchmarked", "bench_entries", "case_for", "open_runner", "parse_entry"]
 
 WORKER = (sys.executable, "-m", "samdec_export.bench.worker")
+WARMUPS = 2
 PEAK = "matmul"
 PEAK_SIDE = 1536
 """Side of the matrices whose product is the yardstick of speed: 7.2 Gflop, well above any cache."""
@@ -100,37 +90,15 @@ def parse_entry(text: str, checkpoint: Path | None) -> BenchEntry:
     raise UsageError(f"There is no runner {kind!r} for {path}.", f"Known: {', '.join(known)}.")
 
 
-def draw(done: Benchmarked, path: Path) -> None:
-    """Write a picture of cost against prompts.
-
-    Raises:
-        DependencyError, UsageError, GraphError: matplotlib is missing, or the file cannot be written.
-    """
-    from samdec_export.bench.plot import plot_cost
-
-    with staging(path.parent) as scratch:
-        plot_cost(done.measurements, scratch / path.name)
-        os.replace(scratch / path.name, path)
-
-
 def bench_entries(
     entries: Sequence[BenchEntry],
     workloads: Sequence[Workload],
     *,
     extra: Sequence[Program] = (),
     threads: int = BenchOptions.threads,
-    warmups: int = 2,
     repeats: int = BenchOptions.repeats,
 ) -> Benchmarked:
-    """Time files side by side, each on its engine in a process of its own.
-
-    Args:
-        entries: What to time.
-        workloads: What to run.
-        extra: Other programs that speak the worker protocol.
-        threads: Threads that each may use.
-        warmups: Rounds that are not counted.
-        repeats: Rounds that are.
+    """Time files side by side, each on its engine in a process of its own; `extra` programs speak the worker protocol.
 
     Raises:
         SamdecError: A file is not of this project, or a candidate's process stopped.
@@ -151,7 +119,7 @@ def bench_entries(
                 costs[entry.name, load] = count_cost(candidate.onnx, shapes)
     peak = Program(name=PEAK, command=(*WORKER, "peak", str(PEAK_SIDE)))
     programs = [*(entry.program for entry in entries), *extra, peak]
-    found = measure(programs, workloads, threads=threads, warmups=warmups, repeats=repeats)
+    found = measure(programs, workloads, threads=threads, warmups=WARMUPS, repeats=repeats)
     matmul = [seconds for item in found if item.candidate == PEAK for seconds in item.seconds]
     return Benchmarked(
         measurements=tuple(item for item in found if item.candidate != PEAK),
@@ -163,36 +131,22 @@ def bench_entries(
 
 
 def _open(entry: BenchEntry) -> Candidate:
-    """Open the file of an entry, which is known to run here as far as can be told without running it.
-
-    Raises:
-        UsageError: The runner cannot run its precision.
-        SamdecError: As `open_candidate` says.
-    """
+    """Open the file of an entry, which is known to run here as far as can be told without running it."""
     backend = BACKENDS[entry.runner]
     candidate = open_candidate(entry.path, "cuda" if backend.provider == "cuda" else None)
     precision = candidate.artifact.record.precision
     if precision not in backend.precisions:
-        able = [f"@{name}" for name in BENCH_RUNNERS if _takes(name, backend.files, precision)]
+        rows = ((name, BACKENDS[name]) for name in BENCH_RUNNERS)
+        able = [f"@{name}" for name, row in rows if row.files == backend.files and precision in row.precisions]
         raise UsageError(f"{entry.path} is {precision}: {backend.refusal}.", f"Time it with {' or '.join(able)}.")
     return candidate
 
 
-def _takes(runner: BenchRunner, files: FileKind, precision: Precision) -> bool:
-    return BACKENDS[runner].files == files and precision in BACKENDS[runner].precisions
-
-
 def open_runner(path: Path, kind: BenchRunner, checkpoint: Path | None, threads: int) -> tuple[Runner, Candidate]:
-    """Open a file as a benchmark runs it.
+    """Open a file as a benchmark runs it, in a row of BACKENDS; SamdecError as the stages say.
 
-    Args:
-        path: The ONNX file, or the engine.
-        kind: A row of BACKENDS.
-        checkpoint: The weights, for the module that the file was exported from; None where they are embedded.
-        threads: Threads within an operator; torch takes its own from the environment.
-
-    Raises:
-        SamdecError: As the stages say.
+    `checkpoint` has the weights of the module that the file was exported from; None where they are embedded. `threads`
+    are those within an operator; torch takes its own from the environment.
     """
     candidate, backend = _open(BenchEntry(path=path, runner=kind, name=path.name)), BACKENDS[kind]
     assert backend.time is not None, "BenchRunner names rows that take times"

@@ -1,4 +1,4 @@
-"""One candidate of a benchmark: an exported file on one engine, behind the worker protocol of `benchmark`.
+"""One candidate of a benchmark: an exported file on one engine, behind the worker protocol of `bench.measure`.
 
 python -m samdec_export.bench.worker ort artifacts/sam_b.prompts.onnx
 python -m samdec_export.bench.worker eager artifacts/sam_b.prompts.onnx sam_b.pt
@@ -97,11 +97,8 @@ def serve(run: Run) -> None:
             answer = {"seconds": run(json.loads(line))}
         except ValueError as error:
             answer = {"unsupported": str(error)}
-        print(json.dumps({**answer, "peak_bytes": _peak_bytes()}), flush=True)
-
-
-def _peak_bytes() -> int:
-    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        peak = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        print(json.dumps({**answer, "peak_bytes": peak}), flush=True)
 
 
 if __name__ == "__main__":

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 from rich.table import Table
 
+from samdec_export import api
 from samdec_export.api import BenchOptions
 from samdec_export.cli.flags import AsJson, Checkpoint, print_json, takes
 from samdec_export.cli.terminal import console
-
-if TYPE_CHECKING:
-    from samdec_export.api import Benchmarked
 
 __all__ = ["bench_command"]
 
@@ -34,13 +32,11 @@ def bench_command(
     as_json: AsJson = False,
 ) -> None:
     """Time files side by side: one process each, interleaved, beside the speed of a plain matrix product."""
-    from samdec_export import api
-
     done = api.bench(artifacts, ckpt, options, plot=plot)
     print_json(done.to_json()) if as_json else benchmarked(done)
 
 
-def benchmarked(done: Benchmarked) -> None:
+def benchmarked(done: api.Benchmarked) -> None:
     """Print a row for each candidate and workload (images x prompts x points); ratios are to the first candidate."""
     screen = console()
     table = Table("candidate", "I x P x N")

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 from rich.table import Table
 
+from samdec_export import api
 from samdec_export.api import CaseOptions, Conversion, ConvertOptions
 from samdec_export.cli.flags import (
     AsJson,
@@ -23,14 +23,10 @@ from samdec_export.cli.flags import (
     print_json,
     takes,
 )
-from samdec_export.cli.tables import kept_lines, shares
-from samdec_export.cli.terminal import console, size
+from samdec_export.cli.terminal import console, kept_lines, shares, size
 from samdec_export.cli.validate import validated
 from samdec_export.core.choices import options_of
 from samdec_export.core.dtypes import FORMATS, LowPrecision
-
-if TYPE_CHECKING:
-    from samdec_export.api import Audited, Converted
 
 __all__ = ["convert_command", "converted", "ranges_command"]
 
@@ -51,8 +47,6 @@ def convert_command(
     as_json: AsJson = False,
 ) -> None:
     """Convert an exported file to fp16 or bf16, and measure in masks what that costs."""
-    from samdec_export import api
-
     wanted = options_of(Conversion, options, precision=to.precision)
     done = api.convert(artifact, wanted, ckpt, out=out, feeds=feeds, sweep=sweep, validate=not no_validate)
     print_json(done.to_json()) if as_json else converted(done)
@@ -60,7 +54,7 @@ def convert_command(
         done.validated.require()
 
 
-def converted(done: Converted) -> None:
+def converted(done: api.Converted) -> None:
     """Print what stayed in fp32 and why, what a search found, and how far the result is from eager."""
     screen, file = console(), done.file
     own, parent = done.artifact.path.stat().st_size, file.parent.stat().st_size
@@ -74,13 +68,10 @@ def converted(done: Converted) -> None:
             f"more in fp32 (wanted: {found.target:.3%}; {found.measured} trials)"
         )
         for unit in found.units:
-            screen.print(f"  {unit.without:.3%} without {unit.nodes[0]}" + _rest(unit.nodes))
+            rest = f" to {unit.nodes[-1]} ({len(unit.nodes)} nodes)" if len(unit.nodes) > 1 else ""
+            screen.print(f"  {unit.without:.3%} without {unit.nodes[0]}{rest}")
     if done.validated:
         validated(done.validated)
-
-
-def _rest(nodes: tuple[str, ...]) -> str:
-    return f" to {nodes[-1]} ({len(nodes)} nodes)" if len(nodes) > 1 else ""
 
 
 def ranges_command(
@@ -97,13 +88,11 @@ def ranges_command(
     as_json: AsJson = False,
 ) -> None:
     """Measure how large every float tensor of a graph gets, and judge what a 16-bit precision would not hold."""
-    from samdec_export import api
-
     done = api.ranges(artifact, precision, feeds=feeds, case=case, seed=seed, sweep=sweep, plot=plot)
     print_json(done.to_json()) if as_json else audited(done, top)
 
 
-def audited(done: Audited, top: int) -> None:
+def audited(done: api.Audited, top: int) -> None:
     """Print the `top` worst tensors against what the precision holds, then the sums over every tensor.
 
     The square is that of a LayerNormalization's centred input; "below normal" is a share of the values that are not 0.
@@ -124,22 +113,16 @@ def audited(done: Audited, top: int) -> None:
             f"{100 * item.below_normal(precision):.2g}%" if item.below[precision] else "0",
         )
     screen.print(table)
-    for line in _range_sums(done):
-        screen.print(line)
-
-
-def _range_sums(done: Audited) -> Iterable[str]:
-    precision, limit = done.precision, FORMATS[done.precision].largest
-    closest = done.closest
-    yield (
+    limit, closest = FORMATS[precision].largest, done.closest
+    screen.print(
         f"{len(done.ranges)} float tensors over {len(done.cases)} cases: {len(done.overflowing)} would overflow "
         f"{precision} (above {limit:.6g}); the smallest margin is {closest.margin(precision):.3g}, at {closest.tensor}."
     )
     if square := done.largest_square:
         count = len(done.overflowing_squares)
-        yield (
+        screen.print(
             f"LayerNormalization: the variance of {count} would overflow if computed in {precision}; the largest "
             f"square is {square.squared_absmax:.4g}, at {square.node}."
         )
     if broken := [item.tensor for item in done.ranges if item.nonfinite]:
-        yield f"Infinite or not a number in fp32 already: {len(broken)} tensors, the first {broken[0]}."
+        screen.print(f"Infinite or not a number in fp32 already: {len(broken)} tensors, the first {broken[0]}.")

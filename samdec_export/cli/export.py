@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 from rich.table import Table
 
+from samdec_export import api
 from samdec_export.api import CaseOptions, Conversion, GraphOptions
 from samdec_export.cli.convert import converted
 from samdec_export.cli.flags import (
@@ -22,14 +23,10 @@ from samdec_export.cli.flags import (
     print_json,
     takes,
 )
-from samdec_export.cli.tables import kept_lines, shares, tensor_lines
-from samdec_export.cli.terminal import console, printable, size
+from samdec_export.cli.terminal import console, kept_lines, printable, shares, size, tensor_lines
 from samdec_export.cli.validate import validated
 from samdec_export.core.log import log
 from samdec_export.core.options import ExportOptions
-
-if TYPE_CHECKING:
-    from samdec_export.api import Diagnosis, Exported, GraphSummary, Inspected, ModelSpec
 
 __all__ = ["doctor_command", "inspect_command", "models_command", "onnx_command"]
 
@@ -49,8 +46,6 @@ def onnx_command(
     as_json: AsJson = False,
 ) -> None:
     """Export a checkpoint's decoder as simplified ONNX, and validate it against eager PyTorch."""
-    from samdec_export import api
-
     if ckpt is None and model is None:
         log.info("No checkpoint: exporting the embedded sam_toy, which was trained on drawn shapes.")
     wanted = Conversion(precision=to.precision) if to.asked else None
@@ -70,36 +65,29 @@ def onnx_command(
         typed.validated.require()
 
 
-def exported(done: Exported) -> None:
+def exported(done: api.Exported) -> None:
     """Print what was written, how simplification changed it, and how far it is from eager."""
     screen = console()
     screen.print(f"{done.artifact.path}  {size(done.after.bytes)}, opset {done.after.opset}")
     for line in tensor_lines(done.after):
         screen.print(line)
     screen.print(f"Operators: {done.before.nodes} traced, {done.after.nodes} after simplification.")
-    screen.print(_op_changes(done.before, done.after))
+    table = Table("operator", "traced", "simplified")
+    before, after = done.before.ops, done.after.ops
+    rows = sorted(before.keys() | after.keys(), key=lambda op: (-after.get(op, 0), op))
+    for op in rows[:OPS_SHOWN]:
+        table.add_row(op, str(before.get(op, 0)), str(after.get(op, 0)))
+    if rest := rows[OPS_SHOWN:]:
+        table.add_row(f"{len(rest)} others", *(str(sum(ops.get(op, 0) for op in rest)) for ops in (before, after)))
+    screen.print(table)
     if done.validated:
         validated(done.validated)
-
-
-def _op_changes(before: GraphSummary, after: GraphSummary) -> Table:
-    table = Table("operator", "traced", "simplified")
-    rows = sorted(before.ops.keys() | after.ops.keys(), key=lambda op: (-after.ops.get(op, 0), op))
-    for op in rows[:OPS_SHOWN]:
-        table.add_row(op, str(before.ops.get(op, 0)), str(after.ops.get(op, 0)))
-    rest = rows[OPS_SHOWN:]
-    if rest:
-        sums = (sum(graph.ops.get(op, 0) for op in rest) for graph in (before, after))
-        table.add_row(f"{len(rest)} others", *(str(count) for count in sums))
-    return table
 
 
 def inspect_command(
     artifact: Annotated[Path, typer.Argument(help="ONNX file.", show_default=False)], as_json: AsJson = False
 ) -> None:
     """Show an ONNX file's inputs, outputs, axes, operators, size and provenance."""
-    from samdec_export import api
-
     found = api.inspect(artifact)
     if as_json:
         print_json(found.to_json())
@@ -109,7 +97,7 @@ def inspect_command(
         screen.print(printable(line))
 
 
-def _inspection(found: Inspected) -> Iterator[str]:
+def _inspection(found: api.Inspected) -> Iterator[str]:
     graph, record = found.summary, found.record
     yield (
         f"{found.path}  {size(graph.bytes)}, opset {graph.opset}, {graph.nodes} nodes, {graph.parameters:,} parameters"
@@ -138,13 +126,10 @@ def _inspection(found: Inspected) -> Iterator[str]:
 
 def models_command(as_json: AsJson = False) -> None:
     """List the models that can be exported."""
-    from samdec_export import api
-
     specs = api.models()
-    print_json([spec.to_json() for spec in specs]) if as_json else console().print(_models(specs))
-
-
-def _models(specs: Iterable[ModelSpec]) -> Table:
+    if as_json:
+        print_json([spec.to_json() for spec in specs])
+        return
     table = Table("model", "alias", "what it is", "channels", "grid", "needs a checkpoint")
     for spec in specs:
         sizes = spec.architecture
@@ -156,19 +141,17 @@ def _models(specs: Iterable[ModelSpec]) -> Table:
             f"{sizes.grid}x{sizes.grid}",
             "yes" if spec.needs_checkpoint else "no",
         )
-    return table
+    console().print(table)
 
 
 def doctor_command(as_json: AsJson = False) -> None:
     """Show what is installed, which engines can run here, and what stands in the way; exit 6 on an error."""
-    from samdec_export import api
-
     diagnosis = api.doctor()
     print_json(diagnosis.to_json()) if as_json else diagnosed(diagnosis)
     diagnosis.require()
 
 
-def diagnosed(diagnosis: Diagnosis) -> None:
+def diagnosed(diagnosis: api.Diagnosis) -> None:
     """Print packages, engines and findings."""
     screen = console()
     screen.print(f"Python {diagnosis.python} on {diagnosis.platform}")

@@ -8,7 +8,7 @@ import json
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, is_dataclass
 from pathlib import Path
-from typing import Annotated, Any, get_args, get_type_hints
+from typing import Annotated, Any, Final, get_args, get_type_hints
 
 import typer
 from annotated_types import Ge, Le, Lt
@@ -38,6 +38,10 @@ __all__ = [
 ]
 
 
+BOUNDS: Final[dict[type, str]] = {Ge: "at least {0.ge:g}", Le: "at most {0.le:g}", Lt: "below {0.lt:g}"}
+"""What a flag's help says of the bounds, which are checked where a choice is declared."""
+
+
 def flag(options: type[Options], name: str, **own: Any) -> Any:
     """Return the flag of one choice; `own` is what a command says of it otherwise, such as `show_default`."""
     return _option(choices_of(options)[name], **own)
@@ -48,28 +52,10 @@ def _option(choice: Choice, **own: Any) -> Any:
     if choice.default is True:
         names += "/" + as_flag(choice.name, "False")
     shown = choice.help.usual or not (choice.default is False or choice.default in (None, ()))
-    return typer.Option(names, **{"help": _help(choice), "show_default": shown, **own})
-
-
-def _help(choice: Choice) -> str:
-    """Return the sentence of a choice, with its bounds, which are checked where it is declared, and its form."""
-    text = spelled(choice.help.text, as_flag).removesuffix(".")
-    if bounds := ", ".join(_bounds(choice)):
-        text += f" ({bounds})"
-    return text + (f": {choice.text.form}." if choice.text and choice.text.form else ".")
-
-
-def _bounds(choice: Choice) -> Iterator[str]:
-    for bound in choice.bounds:
-        match bound:
-            case Ge(ge=least):
-                yield f"at least {least:g}"
-            case Le(le=most):
-                yield f"at most {most:g}"
-            case Lt(lt=end):
-                yield f"below {end:g}"
-            case _:
-                pass
+    words = [BOUNDS[type(bound)].format(bound) for bound in choice.bounds if type(bound) in BOUNDS]
+    text = spelled(choice.help.text, as_flag).removesuffix(".") + (f" ({', '.join(words)})" if words else "")
+    text += f": {choice.text.form}." if choice.text and choice.text.form else "."
+    return typer.Option(names, **{"help": text, "show_default": shown, **own})
 
 
 def takes(command: Callable[..., None]) -> Callable[..., None]:

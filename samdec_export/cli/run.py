@@ -1,22 +1,20 @@
-"""The commands of a run: run, config."""
+"""The commands of a run: run, config, report."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 from rich.table import Table
 
+from samdec_export import api
 from samdec_export.api import BuildOptions, CaseOptions
 from samdec_export.cli.flags import AsJson, Checkpoint, Graph, Model, flag, print_json
 from samdec_export.cli.terminal import console, size
 from samdec_export.core.options import ExportOptions, SweepName
 
-if TYPE_CHECKING:
-    from samdec_export.api import Ran
-
-__all__ = ["config_app", "run_command"]
+__all__ = ["config_app", "report_command", "run_command"]
 
 COLOURS = {True: "bold green", False: "bold red"}
 
@@ -50,8 +48,6 @@ def run_command(
     if schema:
         schema_command()
         return
-    from samdec_export import api
-
     flags: dict[str, Any] = {
         "checkpoint": ckpt,
         "model": model,
@@ -81,11 +77,16 @@ def _names(text: str) -> list[str] | str:
             return [name.strip() for name in names.split(",")]
 
 
-def ran(done: Ran) -> None:
+def ran(done: api.Ran) -> None:
     """Print the verdict, a row for each artifact, the failed thresholds, and where everything is."""
     screen, document = console(), done.document
     screen.print(document.headline, style=COLOURS[document.passed])
-    screen.print(_artifacts(done))
+    table = Table("artifact", "precision", "size", "status")
+    for artifact in document.artifacts:
+        built = "built, " if artifact.status == "not run" else ""
+        status = f"{built}{artifact.status}" + (f": {artifact.reason}" if artifact.reason else "")
+        table.add_row(artifact.file, artifact.precision, size(artifact.bytes), status)
+    screen.print(table)
     for verdict in document.verdicts:
         if not verdict.passed:
             screen.print(f"FAILED {verdict.threshold}: {verdict.sentence}", style="red")
@@ -96,26 +97,49 @@ def ran(done: Ran) -> None:
     screen.print(f"Report: {done.out / 'report.html'} (also .md, .json, and .xml for JUnit)")
 
 
-def _artifacts(done: Ran) -> Table:
-    table = Table("artifact", "precision", "size", "status")
-    for artifact in done.document.artifacts:
-        built = "built, " if artifact.status == "not run" else ""
-        status = f"{built}{artifact.status}" + (f": {artifact.reason}" if artifact.reason else "")
-        table.add_row(artifact.file, artifact.precision, size(artifact.bytes), status)
-    return table
-
-
 @config_app.command("schema")
 def schema_command() -> None:
     """Print the JSON Schema of a config, for editors."""
-    from samdec_export import api
-
     print_json(api.config_schema())
 
 
 @config_app.command("show")
 def show_command(config: ConfigFile = None, settings: Settings = None) -> None:
     """Print a config in full, with what it leaves out, as YAML that reads back."""
-    from samdec_export import api
-
     print(api.config_text(config, settings or ()), end="")
+
+
+def _show_schema(wanted: bool) -> None:
+    if wanted:
+        print_json(api.report_schema())
+        raise typer.Exit
+
+
+def report_command(
+    report: Annotated[Path, typer.Argument(help="The report.json of a run.", show_default=False)],
+    html: Annotated[Path | None, typer.Option(help="Write one HTML page.", show_default=False)] = None,
+    markdown: Annotated[
+        Path | None, typer.Option(help="Write Markdown for a pull request.", show_default=False)
+    ] = None,
+    junit: Annotated[Path | None, typer.Option(help="Write JUnit XML.", show_default=False)] = None,
+    github: Annotated[
+        bool, typer.Option("--github", help="In GitHub Actions: annotate, and add to the step's summary.")
+    ] = False,
+    schema: Annotated[
+        bool,
+        typer.Option("--schema", help="Print the JSON Schema and stop.", is_eager=True, callback=_show_schema),
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Show a run's report, and render it again as HTML, Markdown or JUnit XML; exit 0 whatever its verdict is."""
+    done = api.report(report, html=html, markdown=markdown, junit=junit, github=github)
+    for line in done.workflow_commands:
+        typer.echo(line, err=True)
+    if as_json:
+        print_json(done.to_json())
+        return
+    screen = console()
+    for text in done.lines:
+        screen.print(text)
+    for path in done.written:
+        screen.print(f"Wrote {path}")

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+
 from rich.console import Console
 
-__all__ = ["console", "printable", "size"]
+from samdec_export import api
+
+__all__ = ["console", "kept_lines", "printable", "shares", "size", "tensor_lines"]
 
 PLAIN_WIDTH = 120
 """Columns of output that does not go to a terminal."""
@@ -26,3 +30,22 @@ def printable(text: str) -> str:
 def size(count: int) -> str:
     """Return bytes as MB or kB."""
     return f"{count / 1e6:.1f} MB" if count >= 1e6 else f"{count / 1e3:.0f} kB"
+
+
+def tensor_lines(graph: api.GraphSummary) -> Iterator[str]:
+    """Yield a line for each input and output of a graph."""
+    for kind, tensors in (("in ", graph.inputs), ("out", graph.outputs)):
+        for tensor in tensors:
+            shape = ", ".join(str(axis) for axis in tensor.shape)
+            yield f"  {kind}  {tensor.name:<26} {tensor.dtype:<8} ({shape})"
+
+
+def kept_lines(kept: Mapping[str, str]) -> Iterator[str]:
+    """Yield a line for each reason for which nodes stay in fp32."""
+    for reason in dict.fromkeys(kept.values()):
+        yield f"  fp32: {[*kept.values()].count(reason):>3} nodes, {reason}"
+
+
+def shares(found: Mapping[str, float]) -> str:
+    """Return the shares of matmuls by type."""
+    return ", ".join(f"{share:.2%} {dtype}" for dtype, share in found.items())

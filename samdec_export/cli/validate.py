@@ -1,4 +1,4 @@
-"""The command that compares: validate."""
+"""The commands that compare, and that record what to compare with: validate, record, golden."""
 
 from __future__ import annotations
 
@@ -6,36 +6,24 @@ import json
 import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from samdec_export import api
 from samdec_export.api import CaseOptions
-from samdec_export.cli.flags import AsJson, Case, Checkpoint, Feeds, flag, print_json
-from samdec_export.cli.terminal import console
+from samdec_export.cli.flags import AsJson, Case, Checkpoint, Feeds, Seed, Sweep, flag, print_json
+from samdec_export.cli.terminal import console, printable, size
 from samdec_export.core.files import check_target, write_text
 from samdec_export.core.options import Provider, SweepName
 
-if TYPE_CHECKING:
-    from samdec_export.api import CaseResult, Validated, ValidationResult
+__all__ = ["golden_command", "record_command", "validate_command", "validated"]
 
-__all__ = ["validate_command", "validated"]
-
-COLUMNS = (
-    "cases",
-    "max abs",
-    "mean abs",
-    "relative",
-    "allowed",
-    "cosine",
-    "PSNR dB",
-    "mask IoU",
-    "flipped",
-    "best mask",
-)
+NUMBERS = ("cases", "max abs", "mean abs", "relative", "allowed", "cosine", "PSNR dB")
+COLUMNS = (*NUMBERS, "mask IoU", "flipped", "best mask")
 
 
 def validate_command(
@@ -58,8 +46,6 @@ def validate_command(
     as_json: AsJson = False,
 ) -> None:
     """Compare an exported file or an engine with eager PyTorch; exit 7 where they differ."""
-    from samdec_export import api
-
     if report:
         check_target(report, (artifact, Path(f"{artifact}.json"), ckpt, golden, outputs, feeds))
     done = api.validate(
@@ -79,16 +65,16 @@ def validate_command(
     done.require()
 
 
-def validated(done: Validated) -> None:
+def validated(done: api.Validated) -> None:
     """Print each comparison, and what could not be compared."""
     screen = console()
     for result in done.results:
-        print_report(result, screen)
+        _print_report(result, screen)
     for note in done.notes:
         screen.print(note)
 
 
-def print_report(result: ValidationResult, screen: Console) -> None:
+def _print_report(result: api.ValidationResult, screen: Console) -> None:
     """Print a row for each output: its worst over all cases, beside what is allowed."""
     limit = result.limits
     failed = sum(not case.passed for case in result.cases)
@@ -99,7 +85,7 @@ def print_report(result: ValidationResult, screen: Console) -> None:
         table.add_column(column, justify="right", no_wrap=True)
     for name in dict.fromkeys(output.name for case in result.cases for output in case.outputs):
         table.add_row(*_row(name, result.cases, result.allowed[name]))
-    table.add_row("allowed", *[""] * 7, f"{limit.iou:g}", f"{limit.flipped:.1e}", f"{limit.best_mask:g}")
+    table.add_row("allowed", *[""] * len(NUMBERS), f"{limit.iou:g}", f"{limit.flipped:.1e}", f"{limit.best_mask:g}")
     screen.print(table)
     screen.print(f"{len(result.cases)} cases, {failed} failed.")
     if any(floor.relative for floor in result.floors.values()):
@@ -109,7 +95,7 @@ def print_report(result: ValidationResult, screen: Console) -> None:
         screen.print(finding, style="red")
 
 
-def _row(name: str, cases: Sequence[CaseResult], allowed: float) -> tuple[str, ...]:
+def _row(name: str, cases: Sequence[api.CaseResult], allowed: float) -> tuple[str, ...]:
     outputs = [output for case in cases for output in case.outputs if output.name == name]
     tensors = [output.tensor for output in outputs]
     masks = [output.masks for output in outputs if output.masks]
@@ -132,3 +118,57 @@ def _row(name: str, cases: Sequence[CaseResult], allowed: float) -> tuple[str, .
 
 def _most(values: Iterable[float | None]) -> str:
     return f"{max(math.inf if value is None else value for value in values):.1e}"
+
+
+def record_command(
+    artifact: Annotated[Path, typer.Argument(help="Exported file.", show_default=False)],
+    ckpt: Checkpoint = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="File to write.", show_default="FILE.golden.npz beside it")
+    ] = None,
+    feeds: Feeds = None,
+    sweep: Sweep = CaseOptions.sweep,
+    seed: Seed = CaseOptions.seed,
+    keep_inputs: Annotated[bool, typer.Option("--keep-inputs", help="Store a sweep's inputs too.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Record eager PyTorch's answers, for validate --golden where there is no torch and no checkpoint."""
+    done = api.record(artifact, ckpt, out=out, feeds=feeds, sweep=sweep, seed=seed, keep_inputs=keep_inputs)
+    print_json(done.to_json()) if as_json else shown(done)
+
+
+def golden_command(
+    golden: Annotated[Path, typer.Argument(help="What record wrote.", show_default=False)],
+    inputs: Annotated[
+        Path | None,
+        typer.Option("--polygraphy-inputs", help="Write what polygraphy run --load-inputs takes.", show_default=False),
+    ] = None,
+    outputs: Annotated[
+        Path | None,
+        typer.Option("--polygraphy-outputs", help="Write what its --load-outputs takes.", show_default=False),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show what a golden holds, and write it as Polygraphy's files."""
+    found = api.golden(golden, polygraphy_inputs=inputs, polygraphy_outputs=outputs)
+    print_json(found.to_json()) if as_json else shown(found)
+
+
+def shown(found: api.Recorded) -> None:
+    """Print where a golden is, what was recorded for which weights, and each case's distance to float64."""
+    screen, record = console(), found.golden.record
+    artifact = record.artifact
+    source = artifact.checkpoint
+    table = Table("case", "inputs", "floors")
+    for case in record.cases:
+        floors = ", ".join(f"{name} {floor:.1e}" for name, floor in case.floors.items())
+        table.add_row(printable(case.name), "stored" if case.stored else f"seed {record.seed}", floors)
+    for line in (
+        f"{found.path}  {size(found.path.stat().st_size)}, {len(record.cases)} cases of {record.reference}",
+        f"Model: {artifact.model}, graph {artifact.graph}, masks {artifact.masks}; recorded for {record.file}",
+        f"Checkpoint: {source.file or 'embedded weights'} ({source.layout})",
+        f"Decoder weights: sha256 {source.weights_sha256}",
+        "Made with: " + ", ".join(f"{tool} {version}" for tool, version in record.tools.items()),
+    ):
+        screen.print(printable(line))
+    screen.print(table)

@@ -1,16 +1,14 @@
-"""A file and its sidecar: what it is, what it was made from and by what.
-
-The same record is written into an ONNX file's `metadata_props`, so a file that lost its sidecar still says what it is.
-"""
+"""A file, its sidecar, and the record in both: what a file is, what it was made from and by what."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Any, Final, Literal
 
+from samdec_export.core.choices import options_of
 from samdec_export.core.dtypes import PRECISIONS, Precision
 from samdec_export.core.errors import GraphError, NoRecordError, UsageError
 from samdec_export.core.files import move_with_sidecar, sha256, sidecar_of
@@ -26,14 +24,25 @@ from samdec_export.core.options import (
 )
 from samdec_export.core.signature import Signature
 
-__all__ = ["Artifact", "CheckpointRef", "Format", "Record", "publish"]
-
-Format: TypeAlias = Literal["onnx"]
+__all__ = ["Artifact", "CheckpointRef", "Record", "publish"]
 
 METADATA_PREFIX = "samdec_export."
 
 FORMER_NAMES = {"keep": "keep_fp32", "all_products": "all_matmuls"}
 """Of choices in the conversions of older records."""
+
+KNOWN: Final[Mapping[str, tuple[object, ...]]] = {
+    "format": ("onnx",),
+    "precision": PRECISIONS,
+    "io": ("fp32", "fp16"),
+    "graph": GRAPHS,
+    "masks": MASKS,
+    "arrangement": ARRANGEMENTS,
+    "opset": OPSETS,
+    "mask_input": (True, False),
+    "dynamic_grid": (True, False),
+}
+"""What each of these fields may be."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,7 +70,7 @@ class Record:
     stay in fp32, with reasons.
     """
 
-    format: Format
+    format: Literal["onnx"]
     precision: Precision
     io: Precision
     parent: str
@@ -83,22 +92,11 @@ class Record:
     @property
     def options(self) -> GraphOptions:
         """Return the options that make the same graph again."""
-        return GraphOptions(
-            graph=self.graph,
-            masks=self.masks,
-            mask_input=self.mask_input,
-            dynamic_grid=self.dynamic_grid,
-            arrangement=self.arrangement,
-            ranges=self.signature.dims,
-            opset=self.opset,
-        )
+        return options_of(GraphOptions, self, ranges=self.signature.dims)
 
     @property
     def precision_label(self) -> str:
-        """Return how file names say it: `fp16`, or `fp16.all-products` where every matmul had to be.
-
-        The names of files outlive those of choices: this one is of when `all_matmuls` was called otherwise.
-        """
+        """Return how file names say it: `fp16`, or `fp16.all-products`, the former name of `all_matmuls`."""
         return self.precision + (".all-products" if self.conversion.get("all_matmuls") else "")
 
     @property
@@ -110,20 +108,19 @@ class Record:
     def to_json(self) -> dict[str, Any]:
         """Return a JSON object that `from_json` reads back."""
         fields = {name: getattr(self, name) for name in self.__slots__}
-        checkpoint = {name: getattr(self.checkpoint, name) for name in self.checkpoint.__slots__}
-        fields |= {"choices": list(self.choices), "tools": dict(self.tools), "kept": dict(self.kept)}
-        fields["conversion"] = dict(self.conversion)
-        return {**fields, "checkpoint": checkpoint, "signature": self.signature.to_json()}
+        fields |= {name: dict(fields[name]) for name in ("conversion", "kept", "tools")}
+        fields |= {"choices": list(self.choices), "checkpoint": asdict(self.checkpoint)}
+        return {**fields, "signature": self.signature.to_json()}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Record:
-        """Read what `to_json` wrote.
-
-        Raises:
-            KeyError, TypeError, ValueError: `data` is not such an object.
-        """
+        """Read what `to_json` wrote; KeyError, TypeError, ValueError: `data` is not such an object."""
         fields = {name: data[name] for name in cls.__slots__}
-        _check_choices(data)
+        for name, known in KNOWN.items():
+            if data[name] not in known:
+                raise ValueError(f"{name} is {data[name]!r}")
+        if not isinstance(data["model"], str) or not isinstance(data["grid"], int):
+            raise TypeError("model is text, grid is a number")
         fields["choices"] = tuple(data["choices"])
         fields |= {name: dict(data[name]) for name in ("tools", "kept")}
         fields["conversion"] = {FORMER_NAMES.get(name, name): value for name, value in data["conversion"].items()}
@@ -134,7 +131,7 @@ class Record:
         return record
 
     def to_metadata(self) -> dict[str, str]:
-        """Return the record as ONNX metadata: strings as they are, all else as JSON."""
+        """Return the record as ONNX metadata, for a file without its sidecar: strings as they are, all else as JSON."""
         return {
             METADATA_PREFIX + key: value if isinstance(value, str) else json.dumps(value, sort_keys=True)
             for key, value in self.to_json().items()
@@ -167,25 +164,6 @@ class Record:
             ) from error
 
 
-def _check_choices(data: Mapping[str, Any]) -> None:
-    choices = {
-        "format": get_args(Format),
-        "precision": PRECISIONS,
-        "io": ("fp32", "fp16"),
-        "graph": GRAPHS,
-        "masks": MASKS,
-        "arrangement": ARRANGEMENTS,
-        "opset": OPSETS,
-        "mask_input": (True, False),
-        "dynamic_grid": (True, False),
-    }
-    for name, known in choices.items():
-        if data[name] not in known:
-            raise ValueError(f"{name} is {data[name]!r}")
-    if not isinstance(data["model"], str) or not isinstance(data["grid"], int):
-        raise TypeError("model is text, grid is a number")
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Artifact:
     """A published file and its record."""
@@ -204,11 +182,7 @@ class Artifact:
         return {"file": self.path.name, "sha256": self.sha256, **self.record.to_json()}
 
     def check_sidecar(self) -> None:
-        """Raise unless there is no sidecar, or it describes this very file.
-
-        Raises:
-            GraphError: It is damaged, or describes other bytes.
-        """
+        """Raise GraphError where there is a sidecar that is damaged, or describes other bytes."""
         if not self.sidecar.exists():
             return
         try:
@@ -223,13 +197,7 @@ class Artifact:
 
 
 def publish(draft: Path, record: Record, folder: Path) -> Artifact:
-    """Move a finished file into `folder` under the record's name and write its sidecar.
-
-    Args:
-        draft: The finished file, on the same disk as `folder`.
-        record: What it is.
-        folder: Where it goes.
-    """
+    """Move a finished file into `folder`, on the same disk, under the record's name, and write its sidecar."""
     artifact = Artifact(path=folder / record.file_name, record=record, sha256=sha256(draft))
     move_with_sidecar(draft, artifact.path, artifact.to_json())
     return artifact

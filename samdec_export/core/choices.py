@@ -17,19 +17,7 @@ from annotated_types import Ge, Le, Lt, MinLen
 from samdec_export.core.errors import UsageError
 from samdec_export.core.spelling import as_argument, spelled
 
-__all__ = [
-    "Choice",
-    "Count",
-    "Counts",
-    "Help",
-    "Options",
-    "Text",
-    "Words",
-    "check",
-    "choices_of",
-    "options_of",
-    "parse_counts",
-]
+__all__ = ["Choice", "Count", "Help", "Options", "Text", "Words", "check", "choices_of", "options_of"]
 
 
 class Options(Protocol):
@@ -45,10 +33,8 @@ T = TypeVar("T", bound=Options)
 class Text:
     """How a value is written where it is text, as on a command line.
 
-    Args:
-        read: Returns the value of a text, given the choice's name for its message.
-        form: What such a text looks like, where that needs telling.
-        many: The choice takes several texts, each a value of its own.
+    `read` returns the value of a text, given the choice's name for its message; `form` is what such a text looks like,
+    where that needs telling; a choice that takes `many` texts makes a value of each.
     """
 
     read: Callable[[str, str], Any]
@@ -60,10 +46,7 @@ class Text:
 class Help:
     """What a choice means, in a sentence that its flag, its key and its schema show.
 
-    Args:
-        text: The sentence.
-        usual: What None comes to, for the flag.
-        former: What the choice was called; its flag and its key still take that name.
+    `usual` says what None comes to; a flag and a key still take the `former` name.
     """
 
     text: str
@@ -71,7 +54,6 @@ class Help:
     former: str = ""
 
     def __get_pydantic_json_schema__(self, core: Any, handler: Any) -> dict[str, Any]:
-        """Describe the choice in the JSON Schema of a config."""
         return {**handler(core), "description": self.described("")}
 
     def described(self, form: str) -> str:
@@ -82,15 +64,9 @@ class Help:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Choice:
-    """A declared choice.
+    """A declared choice: its type without annotations, bounds of its value or each of its values.
 
-    Args:
-        name: Of the field, the key and the argument.
-        kind: Its type, without what it is annotated with.
-        default: What it is unless asked otherwise.
-        help: What it means.
-        bounds: What its value, or each of its values, keeps to.
-        text: How it is written; None for what a command line knows itself.
+    `text` is None for what a command line reads itself.
     """
 
     name: str
@@ -148,36 +124,18 @@ def _notes(hint: Any) -> Iterator[Any]:
 
 
 def check(options: Options) -> None:
-    """Raise unless every choice is within its bounds.
-
-    Raises:
-        UsageError: One is not.
-    """
+    """Raise UsageError unless every choice is within its bounds."""
     for choice in choices_of(type(options)).values():
         for complaint in choice.complaints(getattr(options, choice.name)):
             raise UsageError(f"{{{choice.name}}} {complaint}.", choice.help.text)
 
 
-def parse_word(text: str, name: str) -> str:
-    """Return a text as it is."""
+def _same(text: str, name: str) -> str:
     return text
 
 
-def parse_counts(text: str, name: str) -> tuple[int, ...]:
-    """Read a comma-separated list of sizes, such as `1,8,64`.
-
-    Raises:
-        UsageError: One is not a positive whole number.
-    """
-    parts = [part.strip() for part in text.split(",")]
-    if not all(part.isdecimal() and int(part) for part in parts):
-        raise UsageError(f"{{{name}}} {text!r} is not a list of positive whole numbers.", "Write such as 1,8,64.")
-    return tuple(map(int, parts))
-
-
 Count: TypeAlias = Annotated[int, Ge(1)]
-Counts: TypeAlias = Annotated[tuple[Count, ...], MinLen(1), Text(parse_counts)]
-Words: TypeAlias = Annotated[tuple[str, ...], Text(parse_word, many=True)]
+Words: TypeAlias = Annotated[tuple[str, ...], Text(_same, many=True)]
 
 
 def options_of(kind: type[T], source: object, **values: Any) -> T:

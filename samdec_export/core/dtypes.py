@@ -1,7 +1,4 @@
-"""The one table of element types: what each is called here, by NumPy and ONNX, by TensorRT and by Triton.
-
-Precision is a property of the graph's tensors, never of a builder's flag. A precision is a row.
-"""
+"""The one table of element types: a row each, and so for a precision, which is a property of a graph's tensors."""
 
 from __future__ import annotations
 
@@ -20,14 +17,8 @@ PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 class ElementType:
     """What a tensor's elements are.
 
-    Args:
-        dtype: Its name in ONNX and NumPy (in ml_dtypes where NumPy has none).
-        title: What readers call it, such as fp16.
-        onnx: Its number in ONNX's TensorProto.DataType.
-        bytes: Of an element.
-        floating: It holds floating-point numbers.
-        tensorrt: Its name in TensorRT's DataType; empty where it has none.
-        triton: Its name in Triton's model configuration; empty where it has none.
+    `dtype` is its name in ONNX and NumPy (ml_dtypes where NumPy has none), `onnx` its number in TensorProto.DataType,
+    `tensorrt` its name in TensorRT's DataType, `triton` in Triton's model configuration; empty where it has none.
     """
 
     dtype: str
@@ -43,11 +34,8 @@ class ElementType:
 class FloatFormat(ElementType):
     """A floating-point type that graphs are made in, and what it can hold (IEEE 754; bfloat16: fp32 cut to 16 bits).
 
-    Args:
-        precision: Its name as a choice; the title is the same.
-        largest: The largest finite magnitude; beyond it is infinity.
-        smallest_normal: Below this magnitude precision is lost.
-        epsilon: The distance from 1 to the next number.
+    `largest` is the largest finite magnitude; below `smallest_normal` precision is lost; `epsilon` is the distance from
+    1 to the next number.
     """
 
     precision: Precision
@@ -106,7 +94,4 @@ TABLE: Final[tuple[ElementType, ...]] = (
 )
 
 DTYPES: Final[dict[str, ElementType]] = {row.dtype: row for row in TABLE}
-"""By ONNX's and NumPy's name."""
-
 FORMATS: Final[dict[Precision, FloatFormat]] = {row.precision: row for row in TABLE if isinstance(row, FloatFormat)}
-"""By precision."""

@@ -21,11 +21,8 @@ __all__ = [
 class SamdecError(Exception):
     """Base of every expected failure.
 
-    A choice in its text is written `{max_flips}`, or `{graph=prompts}` with a value (`core.spelling`).
-
-    Args:
-        message: What happened and where, in one line.
-        advice: What to do next, in one line; may be empty.
+    `message` says what happened and where, `advice` what to do next: a line each. A choice in them is written
+    `{max_flips}`, or `{graph=prompts}` with a value (`core.spelling`).
     """
 
     exit_code: ClassVar[int] = 1

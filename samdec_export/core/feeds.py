@@ -103,12 +103,11 @@ class Case:
 
 @dataclass(frozen=True, slots=True)
 class NamedFeeds:
-    """Inputs of one case: its sizes are known, its arrays are made when asked for.
+    """Inputs of one case: its sizes are known, its arrays are made when asked for, not all of a sweep at once.
 
-    A sweep's inputs need not be in memory at once, and nothing is drawn to learn a size. `origin` is what the arrays
-    follow from, where making them takes time; None where they lie ready. What takes long is done on cases that are
-    `small`: more slices of the same kind tell it nothing new. A range is measured on `usual` ones: others have values
-    that no encoder gives.
+    `origin` is what the arrays follow from, where making them takes time; None where they lie ready. What takes long is
+    done on cases that are `small`: more slices of the same kind tell it nothing new. A range is measured on `usual`
+    ones: others have values that no encoder gives.
     """
 
     name: str
@@ -307,11 +306,7 @@ def typed_feeds(case: NamedFeeds, signature: Signature) -> NamedFeeds:
 
 
 def sizes_of(signature: Signature, feeds: Feeds) -> dict[str, int]:
-    """Return the size of each dynamic axis in `feeds`.
-
-    Raises:
-        ValueError: Two inputs disagree about an axis, or a fixed axis has another size; the message tells which.
-    """
+    """Return the size of each dynamic axis in `feeds`; ValueError tells where inputs disagree or do not fit."""
     sizes: dict[str, int] = {}
     for spec in signature.inputs:
         actual = feeds[spec.name].shape
@@ -335,20 +330,17 @@ def arrays_sha256(feeds: Feeds) -> str:
 
 def misfits(signature: Signature, feeds: Feeds) -> list[str]:
     """List what keeps inputs from being those of a graph: names, dtypes, axes; empty where they fit."""
-    wanted = {spec.name: spec for spec in signature.inputs}
-    problems = [f"input {name} is missing" for name in wanted.keys() - feeds.keys()]
-    problems += [f"there is no input {name}" for name in feeds.keys() - wanted.keys()]
+    wanted = {spec.name for spec in signature.inputs}
+    problems = [f"input {name} is missing" for name in wanted - feeds.keys()]
+    problems += [f"there is no input {name}" for name in feeds.keys() - wanted]
     if problems:
         return sorted(problems)
-    problems = [
-        f"{name} is {feeds[name].dtype}, not {spec.dtype}"
-        for name, spec in wanted.items()
-        if feeds[name].dtype != spec.dtype
-    ]
+    fed = [(spec, feeds[spec.name]) for spec in signature.inputs]
+    problems = [f"{spec.name} is {array.dtype}, not {spec.dtype}" for spec, array in fed if array.dtype != spec.dtype]
     problems += [
-        f"{name} has {feeds[name].ndim} axes, not {len(spec.shape)} {spec.labels}"
-        for name, spec in wanted.items()
-        if feeds[name].ndim != len(spec.shape)
+        f"{spec.name} has {array.ndim} axes, not {len(spec.shape)} {spec.labels}"
+        for spec, array in fed
+        if array.ndim != len(spec.shape)
     ]
     if not problems:
         try:
@@ -359,13 +351,7 @@ def misfits(signature: Signature, feeds: Feeds) -> list[str]:
 
 
 def undeclared(declared: Mapping[str, tuple[str, tuple[str | int, ...]]], feeds: Feeds) -> list[str]:
-    """List how feeds differ from what a file declares; empty where they do not.
-
-    Args:
-        declared: The dtype of each input (NumPy's name), and its axes by name or size; axes of one name are of one
-            size.
-        feeds: What is to be fed.
-    """
+    """List how feeds differ from what a file declares: by input a dtype in NumPy's name, and axes by name or size."""
     problems = [f"input {name} is missing" for name in declared.keys() - feeds.keys()]
     problems += [f"there is no input {name}" for name in feeds.keys() - declared.keys()]
     if problems:
@@ -387,7 +373,7 @@ def undeclared(declared: Mapping[str, tuple[str, tuple[str | int, ...]]], feeds:
 
 
 def _normal(rng: np.random.Generator, asked: _Slice, scale: float = 1.0) -> Array:
-    """Draw normal numbers, the same ones as all at once in float64 and without the memory that takes."""
+    """Draw the same normal numbers as all at once in float64, without the memory that takes."""
     drawn, numbers = np.empty(math.prod(asked.shape), asked.spec.dtype), np.empty(BLOCK)
     for start in range(0, drawn.size, BLOCK):
         part = drawn[start : start + BLOCK]

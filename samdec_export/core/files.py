@@ -42,22 +42,14 @@ SCRATCH = ".samdec-"
 
 
 def as_path(path: FilePath) -> Path:
-    """Return a path.
-
-    Raises:
-        UsageError: It is empty: `Path("")` would be the working folder.
-    """
+    """Return a path; raise UsageError where it is empty: `Path("")` would be the working folder."""
     if not os.fspath(path):
         raise UsageError("A path is empty.", "Name a file or folder.")
     return Path(path)
 
 
 def optional_path(path: FilePath | None) -> Path | None:
-    """Return a path, or None where there is none.
-
-    Raises:
-        UsageError: As `as_path`.
-    """
+    """Return a path as `as_path` does, or None where there is none."""
     return None if path is None else as_path(path)
 
 
@@ -103,17 +95,13 @@ def holding(path: Path) -> Iterator[bool]:
     if sys.platform == "win32":
         yield True
         return
-    handle = os.open(path, os.O_RDONLY)
+    handle, ours = os.open(path, os.O_RDONLY), True
     try:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield False
-            return
-        except OSError:  # a disk without locks
-            yield True
-            return
-        yield True
+        except OSError as error:  # anything else is a disk without locks
+            ours = not isinstance(error, BlockingIOError)
+        yield ours
     finally:
         os.close(handle)
 
@@ -127,11 +115,7 @@ def remove_abandoned(folder: Path) -> None:
 
 
 def check_target(path: Path, inputs: Iterable[Path | None]) -> None:
-    """Do nothing if a report may be written to `path`.
-
-    Raises:
-        UsageError: It is a folder, or one of the run's own inputs.
-    """
+    """Raise UsageError where a report cannot be written to `path`: a folder, or one of the run's own inputs."""
     if os.path.isdir(path):
         raise UsageError(f"Cannot write {path}: it is a folder.", "Name a file.")
     for source in inputs:
@@ -140,11 +124,7 @@ def check_target(path: Path, inputs: Iterable[Path | None]) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write `text` to `path`, whole or not at all; to a device or a pipe as it comes.
-
-    Raises:
-        UsageError, GraphError: As `staging` does.
-    """
+    """Write `text` to `path`, whole or not at all, with errors as of `staging`; to a device or a pipe as it comes."""
     path = Path(os.path.realpath(path))
     if os.path.exists(path) and not os.path.isfile(path):
         path.write_text(text, encoding="utf-8")
@@ -161,15 +141,10 @@ def sidecar_of(path: Path) -> Path:
 
 
 def move_with_sidecar(draft: Path, target: Path, content: object) -> None:
-    """Move a finished file into place, and a sidecar with it.
+    """Move a finished file into place from a scratch folder on the same disk, with `content` as JSON in its sidecar.
 
     An interrupt comes before both or after both. A process that is killed between the two leaves a sidecar that does
     not describe the file, which is noticed by its SHA-256.
-
-    Args:
-        draft: The finished file, in a scratch folder on the same disk as `target`.
-        target: Where it goes.
-        content: What the sidecar says, as JSON.
     """
     sidecar = sidecar_of(draft.with_name(target.name))
     sidecar.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")

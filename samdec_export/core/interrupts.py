@@ -41,14 +41,8 @@ def deferred() -> Iterator[None]:
 def final(stop: Callable[[], object]) -> Iterator[None]:
     """Let no interrupt inside the block be lost, and nothing go on after one.
 
-    torch's tracer swallows a KeyboardInterrupt now and then. So `stop` is called at once, to take away what the
-    block works on, and the interrupt is raised again at its end.
-
-    Args:
-        stop: Called by the signal handler.
-
-    Raises:
-        KeyboardInterrupt: There was an interrupt, whatever became of it in the block.
+    torch's tracer swallows a KeyboardInterrupt now and then. So the signal handler calls `stop` at once, to take away
+    what the block works on, and KeyboardInterrupt is raised again at its end.
     """
     interrupted = False
 

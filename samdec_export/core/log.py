@@ -32,6 +32,11 @@ def show_progress(verbose: bool = False) -> None:
     log.setLevel(logging.DEBUG if verbose else logging.INFO)
 
 
+def _bars(shown: bool = True) -> Progress:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    return Progress(*columns, console=console(), transient=True, disable=not shown)
+
+
 @contextmanager
 def step(title: str) -> Iterator[Callable[[str], None]]:
     """Show `title` while the block runs and its elapsed time when it is done; call what it gives to show how far."""
@@ -49,35 +54,29 @@ def track(items: Sequence[T], title: str) -> Iterable[T]:
     if not log.isEnabledFor(logging.INFO):
         yield from items
         return
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console(), transient=True) as progress:
+    with _bars() as progress:
         yield from progress.track(items, description=title)
 
 
 class Phases:
-    """The nested phases of a long step, a bar for each. May be called from any thread.
+    """The nested phases of a long step, a bar for each. May be called from any thread."""
 
-    Args:
-        progress: Where to draw; None to draw nothing.
-    """
-
-    def __init__(self, progress: Progress | None) -> None:
+    def __init__(self, progress: Progress) -> None:
         self.progress = progress
         self.bars: dict[str, TaskID] = {}
 
     def start(self, name: str, steps: int) -> None:
         """Begin a phase of so many steps."""
-        if self.progress:
-            self.bars[name] = self.progress.add_task(name, total=steps)
+        self.bars[name] = self.progress.add_task(name, total=steps)
 
     def advance(self, name: str, step: int) -> None:
         """Step number `step`, from 0, is done."""
-        if self.progress and name in self.bars:
+        if name in self.bars:
             self.progress.update(self.bars[name], completed=step + 1)
 
     def finish(self, name: str) -> None:
         """End a phase."""
-        if self.progress and name in self.bars:
+        if name in self.bars:
             self.progress.remove_task(self.bars.pop(name))
 
 
@@ -85,12 +84,7 @@ class Phases:
 def phases(title: str) -> Iterator[Phases]:
     """Show the phases of a step while the block runs, on a terminal, and its elapsed time when it is done."""
     started = time.perf_counter()
-    if log.isEnabledFor(logging.INFO):
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-        screen = console()
-        with Progress(*columns, console=screen, transient=True, disable=not screen.is_terminal) as progress:
-            progress.add_task(title, total=None)
-            yield Phases(progress)
-    else:
-        yield Phases(None)
+    with _bars(log.isEnabledFor(logging.INFO) and console().is_terminal) as progress:
+        progress.add_task(title, total=None)
+        yield Phases(progress)
     log.info("%-52s %6.1f s", title, time.perf_counter() - started)

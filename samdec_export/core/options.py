@@ -48,15 +48,7 @@ CONTRACT_MASKS: dict[GraphName, MasksMode] = {"decoder": "multi", "prompts": "mu
 
 
 def parse_range(text: str, name: str = "ranges") -> Dim:
-    """Read `AXIS=MIN:OPT:MAX`, such as `prompts=1:8:16`.
-
-    Args:
-        text: What was given.
-        name: To which choice, for the message.
-
-    Raises:
-        UsageError: It is not that.
-    """
+    """Read `AXIS=MIN:OPT:MAX`, such as `prompts=1:8:16`; UsageError names the choice that it was given to."""
     axis, _, sizes = text.partition("=")
     try:
         low, usual, high = (int(size) for size in sizes.split(":"))
@@ -68,11 +60,7 @@ def parse_range(text: str, name: str = "ranges") -> Dim:
 
 
 def parse_runner(text: str) -> BenchRunner:
-    """Return the runner of that name.
-
-    Raises:
-        UsageError: There is none.
-    """
+    """Return the runner of that name; raise UsageError where there is none."""
     for runner in BENCH_RUNNERS:
         if runner == text:
             return runner

@@ -1,7 +1,6 @@
 """The packages whose versions decide what a stage writes or finds, and the engines that packages bring.
 
-Records and the ledger read these rows, so that a file names the tools that made it, and an upgrade runs again what it
-may change. A package that is not installed is left out of both.
+A record names the versions of its row, and the ledger runs a stage again where one of them changed.
 """
 
 from __future__ import annotations
@@ -31,14 +30,9 @@ EngineName: TypeAlias = Literal["tensorrt", "rtx"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Engine:
-    """A TensorRT.
+    """A TensorRT: what Python imports, and the extra that brings it.
 
-    Args:
-        title: What readers call it.
-        module: What Python imports.
-        extra: What `pip install 'samdec-export[...]'` brings it with.
-        packages: Every name that it is distributed under, each declared with the version of the module; the extra's
-            first.
+    `packages` are all names that it is distributed under, each declared with the module's version; the extra's first.
     """
 
     title: str
@@ -48,7 +42,6 @@ class Engine:
 
 
 def _wheels(name: str) -> tuple[str, str, str]:
-    """Return the names of a wheel and of the two that it depends on."""
     return name, f"{name}-bindings", f"{name}-libs"
 
 

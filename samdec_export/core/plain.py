@@ -13,6 +13,8 @@ __all__ = ["from_plain", "to_plain"]
 
 T = TypeVar("T")
 
+_hints = cache(get_type_hints)
+
 
 def to_plain(value: Any) -> Any:
     """Return a value that JSON has.
@@ -35,11 +37,7 @@ def to_plain(value: Any) -> Any:
 
 
 def from_plain(kind: type[T], data: Any) -> T:
-    """Return the dataclass that `to_plain` wrote: every field checked, none left over.
-
-    Raises:
-        KeyError, TypeError, ValueError: `data` is not such an object.
-    """
+    """Return the dataclass that `to_plain` wrote, every field checked. KeyError, TypeError, ValueError: it is none."""
     found: T = _read(kind, data)
     return found
 
@@ -57,7 +55,7 @@ def _read(hint: Any, data: Any) -> Any:
 
 
 def _read_generic(hint: Any, data: Any) -> Any:
-    """Read what a Literal, tuple[X, ...], Mapping or a union allows."""
+    """Read what a Literal, tuple[X, ...], Mapping, or a union of None and one other kind allows."""
     origin, inner = get_origin(hint), get_args(hint)
     if origin is Literal:
         return _checked(data, data in inner, hint)
@@ -66,14 +64,9 @@ def _read_generic(hint: Any, data: Any) -> Any:
     if origin is Mapping:
         whole = _checked(data, isinstance(data, dict), hint)
         return {_read(inner[0], key): _read(inner[1], item) for key, item in whole.items()}
-    return _read_union(inner, data)
-
-
-def _read_union(kinds: tuple[Any, ...], data: Any) -> Any:
-    """Read None, or the one other kind that a field may be."""
-    if data is None and types.NoneType in kinds:
+    if data is None and types.NoneType in inner:
         return None
-    (kind,) = (kind for kind in kinds if kind is not types.NoneType)
+    (kind,) = (kind for kind in inner if kind is not types.NoneType)
     return _read(kind, data)
 
 
@@ -85,11 +78,6 @@ def _read_fields(kind: Any, data: Any) -> Any:
     if missing := needed - data.keys():
         raise KeyError(f"{kind.__name__} without {min(missing)}")
     return kind(**{name: _read(hints[name], value) for name, value in data.items()})
-
-
-@cache
-def _hints(kind: Any) -> dict[str, Any]:
-    return {field.name: get_type_hints(kind)[field.name] for field in fields(kind)}
 
 
 def _checked(data: Any, holds: bool, hint: Any) -> Any:

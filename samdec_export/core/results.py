@@ -71,11 +71,8 @@ class Tolerance:
 class Limit:
     """What one output may differ by in one case: that of the tolerance, or more where its floor calls for it.
 
-    Args:
-        relative: Largest error, as a share of the reference's span.
-        margin: How near to the threshold, as a share of the span, a mask logit is undecided.
-        floor: The reference's own distance to float64 in this case, as a share of the span; None where the limits held
-            without it, or it cannot be measured.
+    All are shares of the reference's span: the largest error, how near to the threshold a mask logit is undecided, and
+    as `floor` the reference's own distance to float64; None where the limits held without it, or it cannot be measured.
     """
 
     relative: float
@@ -108,7 +105,7 @@ class TensorMetrics:
 
     @property
     def error(self) -> float:
-        """`relative`, infinite where that is no finite number."""
+        """`relative`, or infinity."""
         return inf if self.relative is None else self.relative
 
 
@@ -172,16 +169,7 @@ class Violation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CaseResult:
-    """What one set of inputs showed.
-
-    Args:
-        case: Its name.
-        sizes: The length of every dynamic axis.
-        passed: Nothing is out of its limits.
-        outputs: Every metric; none where the structure is wrong.
-        violations: What is out of its limits.
-        limits: By output, what it may differ by in this case.
-    """
+    """What one set of inputs showed: `outputs` is empty where the structure is wrong, `limits` are by output."""
 
     case: str
     sizes: Mapping[str, int]
@@ -199,10 +187,7 @@ class CaseResult:
 class Histogram:
     """How errors of one output are spread.
 
-    Args:
-        edges: log10 of |error|, ascending: one more than there are bins.
-        counts: Values in each bin.
-        exact: Values without any error, which no bin holds.
+    `edges` are log10 of |error|, ascending, one more than bins; no bin holds the `exact` values, which have no error.
     """
 
     edges: tuple[float, ...]
@@ -251,17 +236,10 @@ class MaskPair:
 class ValidationResult:
     """A candidate against its reference, over every case.
 
-    Args:
-        candidate: The engine that was judged.
-        reference: What is right.
-        limits: What the precision allows.
-        floors: By output, the largest of the floors that were measured: that of the first case, for scale, and of each
-            case that broke the limits. A floor loosens the limits of its own case alone.
-        cases: In the sweep's order.
-        findings: Reasons to fail that belong to no case.
-        tilts: By output, which way its errors point, on average over all cases.
-        errors: By output, the spread of its errors over all cases, if that was asked for.
-        masks: The worst masks, if they were asked for; their artifact is not named yet.
+    `floors` are, by output, the largest that were measured: that of the first case, for scale, and those of the cases
+    that broke the limits; a floor loosens the limits of its own case alone. `findings` are reasons to fail that belong
+    to no case. `tilts` are, by output, which way its errors point on average over all cases. `errors` and the worst
+    `masks`, whose artifact is not named yet, are there if they were asked for.
     """
 
     candidate: str

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Final, Literal, TypeAlias
 
 from samdec_export.core.results import Limit, Number, OutputMetrics, Tolerance, Violation
@@ -15,7 +16,7 @@ Bound: TypeAlias = Literal["at most", "at least"]
 RELATIVE: Final = "relative error"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Rule:
     """What is bound by which limit.
 
@@ -24,16 +25,25 @@ class Rule:
         metric: What violations call it.
         title: What a verdict calls it, with `{output}` for the output's name.
         bound: From which side.
-        binds: Whether an output has that metric.
-        measured: The metric.
+        path: Where `OutputMetrics` has it.
     """
 
     key: str
     metric: str
     title: str
     bound: Bound
-    binds: Callable[[OutputMetrics], bool]
-    measured: Callable[[OutputMetrics], Number]
+    path: str
+
+    def binds(self, output: OutputMetrics) -> bool:
+        """Return whether an output has the metric; relative errors of masks and of scores have a rule each."""
+        if self.metric == RELATIVE:
+            return (self.key == "logits") == (output.masks is not None)
+        return getattr(output, self.path.partition(".")[0]) is not None
+
+    def measured(self, output: OutputMetrics) -> Number:
+        """Return the metric of an output that the rule binds."""
+        value: Number = attrgetter(self.path)(output)
+        return value
 
     @property
     def waivable(self) -> bool:
@@ -63,47 +73,12 @@ class Rule:
         return one > other if self.bound == "at most" else one < other
 
 
-RULES: Final[tuple[Rule, ...]] = (
-    Rule(
-        key="logits",
-        metric=RELATIVE,
-        title="largest error of {output}",
-        bound="at most",
-        binds=lambda output: output.masks is not None,
-        measured=lambda output: output.tensor.relative,
-    ),
-    Rule(
-        key="iou_predictions",
-        metric=RELATIVE,
-        title="largest error of {output}",
-        bound="at most",
-        binds=lambda output: output.masks is None,
-        measured=lambda output: output.tensor.relative,
-    ),
-    Rule(
-        key="iou",
-        metric="mask IoU",
-        title="smallest IoU of {output}",
-        bound="at least",
-        binds=lambda output: output.masks is not None,
-        measured=lambda output: output.masks.iou_min if output.masks else None,
-    ),
-    Rule(
-        key="flipped",
-        metric="flipped pixels",
-        title="share of flipped pixels of {output}",
-        bound="at most",
-        binds=lambda output: output.masks is not None,
-        measured=lambda output: output.masks.flipped if output.masks else None,
-    ),
-    Rule(
-        key="best_mask",
-        metric="best mask kept",
-        title="share of prompts that keep their best mask",
-        bound="at least",
-        binds=lambda output: output.best_mask is not None,
-        measured=lambda output: output.best_mask,
-    ),
+RULES: Final = (
+    Rule("logits", RELATIVE, "largest error of {output}", "at most", "tensor.relative"),
+    Rule("iou_predictions", RELATIVE, "largest error of {output}", "at most", "tensor.relative"),
+    Rule("iou", "mask IoU", "smallest IoU of {output}", "at least", "masks.iou_min"),
+    Rule("flipped", "flipped pixels", "share of flipped pixels of {output}", "at most", "masks.flipped"),
+    Rule("best_mask", "best mask kept", "share of prompts that keep their best mask", "at least", "best_mask"),
 )
 
 

@@ -20,11 +20,9 @@ class Runner(Protocol):
     @property
     def name(self) -> str:
         """Return what ran, for reports: engine and version."""
-        ...
 
     def run(self, feeds: Feeds) -> Outputs:
         """Return the outputs by name for the inputs by name."""
-        ...
 
 
 @runtime_checkable
@@ -33,4 +31,3 @@ class TimedRunner(Runner, Protocol):
 
     def timer(self, feeds: Feeds) -> Callable[[], list[float]]:
         """Put inputs where they are needed and warm up; what it returns runs a few times and gives the seconds."""
-        ...

@@ -1,8 +1,4 @@
-"""The one place where shapes are written.
-
-A `Signature` is owned by each exportable graph. Dynamic shapes for torch.export, ONNX axis names, feeds,
-TensorRT profiles and what the validator expects are all derived from it.
-"""
+"""The one place where shapes are written: dynamic shapes, ONNX axis names, feeds and profiles follow."""
 
 from __future__ import annotations
 
@@ -17,7 +13,6 @@ DType: TypeAlias = Literal["float32", "float16", "int64"]
 Content: TypeAlias = Literal[
     "embedding", "encoding", "coords", "labels", "logits", "flag", "image_size", "masks", "scores"
 ]
-
 
 NARROW: frozenset[Content] = frozenset({"embedding", "encoding", "logits", "flag", "masks", "scores"})
 """What float16 can hold: a pixel's position among a thousand would lose its fraction."""
@@ -83,9 +78,8 @@ def axis_label(axis: Axis) -> str | int:
 class TensorSpec:
     """One input or output.
 
-    `content` says what the values mean, so that feeds can be made without knowing the graph. `extent` is the
-    upper bound of each component of the last axis: (x, y) pixels for `coords`; for `image_size` it names the
-    values themselves.
+    `content` says what the values mean, for feeds that know no graph. `extent` is the upper bound of each component
+    of the last axis: (x, y) pixels for `coords`; for `image_size` it names the values themselves.
     """
 
     name: str
@@ -163,29 +157,23 @@ class Signature:
 
     def to_json(self) -> dict[str, Any]:
         """Return a JSON object that `from_json` reads back: axes by label, ranges once each."""
-        return {
-            "axes": [asdict(dim) for dim in self.dims],
-            "inputs": [_spec_to_json(spec) for spec in self.inputs],
-            "outputs": [_spec_to_json(spec) for spec in self.outputs],
+        specs = {
+            key: [
+                {**asdict(spec), "shape": [*spec.labels], "extent": [*map(axis_label, spec.extent)]}
+                for spec in getattr(self, key)
+            ]
+            for key in ("inputs", "outputs")
         }
+        return {"axes": [asdict(dim) for dim in self.dims], **specs}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Signature:
-        """Read what `to_json` wrote.
-
-        Raises:
-            KeyError, TypeError, ValueError: `data` is not such an object.
-        """
+        """Read what `to_json` wrote; KeyError, TypeError, ValueError: `data` is not such an object."""
         dims = {axis["name"]: Dim(**axis) for axis in data["axes"]}
         return cls(
             inputs=tuple(_spec_from_json(spec, dims) for spec in data["inputs"]),
             outputs=tuple(_spec_from_json(spec, dims) for spec in data["outputs"]),
         )
-
-
-def _spec_to_json(spec: TensorSpec) -> dict[str, Any]:
-    extent = [axis_label(axis) for axis in spec.extent]
-    return {**asdict(spec), "shape": list(spec.labels), "extent": extent}
 
 
 def _spec_from_json(data: Mapping[str, Any], dims: Mapping[str, Dim]) -> TensorSpec:

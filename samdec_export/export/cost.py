@@ -95,7 +95,8 @@ def usual_products(path: Path, signature: Signature) -> tuple[Product, ...]:
     """
     usual = {dim.name: dim.opt for dim in signature.dims}
     fp16, bf16 = FORMATS["fp16"].dtype, FORMATS["bf16"].dtype
-    narrow = bf16 if _has_bf16(path) else fp16
+    holds_bf16 = any(tensor.data_type == onnx.TensorProto.BFLOAT16 for tensor in load(path).graph.initializer)
+    narrow = bf16 if holds_bf16 else fp16
     fixed, sizes = _fixed(path, {spec.name: spec.concrete(usual) for spec in signature.inputs})
     return tuple(
         Product(node=node.name, dtype=sizes.dtypes[node.output[0]].replace(fp16, narrow), flops=flops)
@@ -138,10 +139,6 @@ def _fixed(path: Path, inputs: Mapping[str, Shape]) -> tuple[onnx.ModelProto, _S
     _replace_bf16(model)
     fixed = onnx.shape_inference.infer_shapes(onnxslim.slim(model, skip_fusion_patterns=FUSIONS), data_prop=True)
     return fixed, _Sizes.of(fixed)
-
-
-def _has_bf16(path: Path) -> bool:
-    return any(tensor.data_type == onnx.TensorProto.BFLOAT16 for tensor in load(path).graph.initializer)
 
 
 def _replace_bf16(model: onnx.ModelProto) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections import Counter
 from collections.abc import Iterator
@@ -99,7 +100,7 @@ def _summary(model: onnx.ModelProto, path: Path) -> GraphSummary:
         inputs=tuple(_tensor(value) for value in model.graph.input),
         outputs=tuple(_tensor(value) for value in model.graph.output),
         ops=dict(sorted(ops.items(), key=lambda item: (-item[1], item[0]))),
-        parameters=sum(_elements(tensor) for tensor in model.graph.initializer),
+        parameters=sum(math.prod(tensor.dims) for tensor in model.graph.initializer),
         bytes=path.stat().st_size,
         metadata={entry.key: entry.value for entry in model.metadata_props},
     )
@@ -153,10 +154,3 @@ def _tensor(value: onnx.ValueInfoProto) -> TensorSummary:
 def dtype_name(elem_type: int) -> str:
     """Return NumPy's name of an ONNX element type; a file of another maker may hold any."""
     return str(onnx.helper.tensor_dtype_to_np_dtype(elem_type)) if elem_type else "undefined"
-
-
-def _elements(tensor: onnx.TensorProto) -> int:
-    count = 1
-    for size in tensor.dims:
-        count *= size
-    return count

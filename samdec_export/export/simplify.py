@@ -30,12 +30,8 @@ def simplify(source: Path, target: Path) -> None:
         raise GraphError(f"Simplifying failed: {error}", ADVICE) from error
     if slim is None:
         raise GraphError("onnxslim returned no model.", ADVICE)
-    _sort_initialisers(slim)
+    # the order of a set must not reach the file
+    ordered = sorted(slim.graph.initializer, key=lambda tensor: tensor.name)
+    del slim.graph.initializer[:]
+    slim.graph.initializer.extend(ordered)
     onnx.save(slim, target)
-
-
-def _sort_initialisers(model: onnx.ModelProto) -> None:
-    """Order by name: the order of a set must not reach the file."""
-    ordered = sorted(model.graph.initializer, key=lambda tensor: tensor.name)
-    del model.graph.initializer[:]
-    model.graph.initializer.extend(ordered)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import warnings
 from collections.abc import Iterator
@@ -39,7 +40,7 @@ def export_onnx(graph: nn.Module, signature: Signature, path: Path, opset: int) 
     feeds = make_feeds(signature, Case(sizes=example_sizes(signature)))
     args = tuple(torch.from_numpy(feeds[spec.name]) for spec in signature.inputs)
     try:
-        with _quiet(), torch.no_grad():
+        with _quiet(), _uncollected(), torch.no_grad():
             program = torch.export.export(graph, args, dynamic_shapes=_dynamic_shapes(signature), strict=False)
             exported = torch.onnx.export(
                 program,
@@ -113,3 +114,15 @@ def _quiet() -> Iterator[None]:
             yield
     finally:
         logging.disable(logging.NOTSET)
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Keep Python from looking for garbage, a quarter of the time: what a trace makes, it keeps to its end."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()

@@ -17,11 +17,10 @@ from samdec_export.core.artifact import Artifact, CheckpointRef
 from samdec_export.core.errors import CheckpointError, GraphError, UsageError
 from samdec_export.core.files import sha256
 from samdec_export.core.log import step
-from samdec_export.models.checkpoint_path import checkpoint_digest
 from samdec_export.models.layouts import find_layout, nearest_family
 from samdec_export.models.registry import EMBEDDED, MODELS, ModelSpec, find_model
 from samdec_export.models.sam.decoder import SamDecoder, seed_weights
-from samdec_export.models.tensor_files import TensorFile, open_tensors
+from samdec_export.models.tensor_files import checkpoint_digest, open_tensors
 
 __all__ = ["LoadedModel", "load_for", "load_model"]
 
@@ -37,10 +36,7 @@ LISTED = 12
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadedModel:
-    """A decoder with its weights.
-
-    `grid` is the number of image tokens along one side: the checkpoint's own where it has one, else the registry's.
-    """
+    """A decoder with its weights; `grid` is the checkpoint's own where it has one, else the registry's."""
 
     spec: ModelSpec
     grid: int
@@ -66,7 +62,10 @@ def load_model(checkpoint: Path | None, name: str | None = None) -> LoadedModel:
     if spec.needs_checkpoint:
         free = " and ".join(spec.name for spec in MODELS.values() if not spec.needs_checkpoint)
         raise CheckpointError(f"{spec.name} needs a checkpoint.", f"Give its file as {{checkpoint}}; {free} need none.")
-    return _embedded(spec, spec.weights) if spec.weights else _seeded(spec)
+    if spec.weights:  # this package's own file, which nobody has to name again: the reference keeps its digest alone
+        loaded = _read(Path(__file__).with_name(spec.weights), spec)
+        return replace(loaded, checkpoint=replace(loaded.checkpoint, file=None))
+    return _seeded(spec)
 
 
 def load_for(artifact: Artifact, checkpoint: Path | None) -> LoadedModel:
@@ -97,17 +96,21 @@ class _Source:
     layout: str
     tensors: Mapping[str, Tensor]
     file_names: Mapping[str, str]
-    shards: tuple[Path, ...]
 
     @classmethod
     def read(cls, path: Path) -> _Source:
-        file = open_tensors(path)
-        layout = find_layout(file.tensors, _expected(MODELS["sam_b"]).keys())
+        file, tensors = open_tensors(path)
+        layout = find_layout(tensors, _expected(MODELS["sam_b"]).keys())
         if layout is None:
-            raise _foreign(file)
-        names = layout.upstream_names(file.tensors)
-        tensors = {upstream: file.tensors[name] for upstream, name in names.items()}
-        return cls(path=file.path, layout=layout.name, tensors=tensors, file_names=names, shards=file.shards)
+            found = sorted(tensors)
+            shown = ", ".join(found[:3]) + (", ..." if len(found) > 3 else "")
+            raise CheckpointError(
+                f"{file} is of another network: {len(found)} tensors ({shown}), no SAM mask decoder among them.",
+                f"{nearest_family(found)} Supported: {', '.join(spec.name for spec in MODELS.values())}.",
+            )
+        names = layout.upstream_names(tensors)
+        renamed = {upstream: tensors[name] for upstream, name in names.items()}
+        return cls(path=file, layout=layout.name, tensors=renamed, file_names=names)
 
     def called(self, upstream: str) -> str:
         """Return the file's own name of a tensor, or segment-anything's where the file lacks it."""
@@ -124,7 +127,10 @@ def _read(checkpoint: Path, wanted: ModelSpec | None) -> LoadedModel:
     with step(f"Reading {checkpoint.name}"):
         source = _Source.read(checkpoint)
         spec = _recognise(source, wanted)
-        decoder = _build(spec, _collect(source, spec))
+        with torch.device("meta"):
+            decoder = SamDecoder(spec.architecture).eval()
+        decoder.load_state_dict(_collect(source, spec), strict=True, assign=True)
+        decoder.requires_grad_(False)
     with step(f"Hashing {source.path.name}"):
         digest = checkpoint_digest(source.path, sha256)
     return LoadedModel(
@@ -137,36 +143,22 @@ def _read(checkpoint: Path, wanted: ModelSpec | None) -> LoadedModel:
     )
 
 
-def _embedded(spec: ModelSpec, weights: str) -> LoadedModel:
-    """Read this package's own file, which nobody has to name again: the reference keeps its digest alone."""
-    loaded = _read(Path(__file__).with_name(weights), spec)
-    return replace(loaded, checkpoint=replace(loaded.checkpoint, file=None))
-
-
 def _seeded(spec: ModelSpec) -> LoadedModel:
-    decoder = SamDecoder(spec.architecture)
-    with torch.no_grad():
-        seed_weights(decoder, SEED)
+    decoder = SamDecoder(spec.architecture).eval().requires_grad_(False)
+    seed_weights(decoder, SEED)
     reference = CheckpointRef(
         file=None, sha256=None, layout=f"seeded ({SEED})", weights_sha256=_weights_digest(decoder)
     )
-    return LoadedModel(
-        spec=spec, grid=spec.architecture.grid, decoder=decoder.eval().requires_grad_(False), checkpoint=reference
-    )
+    return LoadedModel(spec=spec, grid=spec.architecture.grid, decoder=decoder, checkpoint=reference)
 
 
 def _recognise(source: _Source, wanted: ModelSpec | None) -> ModelSpec:
     """Return the registry row whose image encoder, or else whose width, the checkpoint shows."""
     # An encoder's shape is proof of the model; without one, only the width of the decoder is left to go by.
-    by_encoder = [
-        spec
-        for spec in MODELS.values()
-        if spec.encoder
-        and spec.encoder.key in source.tensors
-        and tuple(source.tensors[spec.encoder.key].shape) == spec.encoder.shape
-    ]
-    if by_encoder:
-        found = by_encoder[0]
+    shapes = {name: tuple(tensor.shape) for name, tensor in source.tensors.items()}
+    encoders = ((spec, spec.encoder) for spec in MODELS.values() if spec.encoder)
+    found = next((spec for spec, encoder in encoders if shapes.get(encoder.key) == encoder.shape), None)
+    if found:
         if wanted and wanted != found:
             raise CheckpointError(
                 f"{source.path} is {found.name} ({found.title}), not {wanted.name}.", "Leave {model} out."
@@ -174,7 +166,10 @@ def _recognise(source: _Source, wanted: ModelSpec | None) -> ModelSpec:
         return found
     if wanted:
         return wanted
-    fits = {spec.name: _fitting(source, spec) for spec in MODELS.values()}
+    fits = {
+        spec.name: sum(shapes.get(name) == tuple(tensor.shape) for name, tensor in _expected(spec).items())
+        for spec in MODELS.values()
+    }
     nearest = [spec for spec in MODELS.values() if fits[spec.name] == max(fits.values())]
     if len(nearest) == 1:
         return nearest[0]
@@ -182,14 +177,6 @@ def _recognise(source: _Source, wanted: ModelSpec | None) -> ModelSpec:
     raise CheckpointError(
         f"{source.path} holds no known image encoder, so its model cannot be told.",
         f"Say which one it is as {{model}} ({names}).",
-    )
-
-
-def _fitting(source: _Source, spec: ModelSpec) -> int:
-    """Return how many of the tensors that the model needs are there in their shape."""
-    return sum(
-        name in source.tensors and source.tensors[name].shape == tensor.shape
-        for name, tensor in _expected(spec).items()
     )
 
 
@@ -223,7 +210,13 @@ def _collect(source: _Source, spec: ModelSpec) -> dict[str, Tensor]:
             if not state[name].isfinite().all():
                 problems.append(f"{source.called(name)} holds NaN or Inf")
     if problems:
-        raise _mismatch(source, spec, sorted(problems))
+        listed = "; ".join(sorted(problems)[:LISTED])  # a foreign file has hundreds
+        more = f"; and {len(problems) - LISTED} more" if len(problems) > LISTED else ""
+        count = f"{len(problems)} tensors do not fit" if len(problems) > 1 else "1 tensor does not fit"
+        raise CheckpointError(
+            f"{source.path} is nearest to {spec.name} ({spec.title}) but {count}: {listed}{more}.",
+            "The file is damaged or of a changed architecture: fetch or save it again.",
+        )
     return state
 
 
@@ -236,32 +229,6 @@ def _problem(tensor: Tensor, expected: Tensor) -> str:
     if not tensor.is_floating_point():
         return f"is {str(tensor.dtype).removeprefix('torch.')}, not floating point"
     return ""
-
-
-def _mismatch(source: _Source, spec: ModelSpec, problems: list[str]) -> CheckpointError:
-    listed = "; ".join(problems[:LISTED])  # a foreign file has hundreds
-    more = f"; and {len(problems) - LISTED} more" if len(problems) > LISTED else ""
-    count = f"{len(problems)} tensors do not fit" if len(problems) > 1 else "1 tensor does not fit"
-    return CheckpointError(
-        f"{source.path} is nearest to {spec.name} ({spec.title}) but {count}: {listed}{more}.",
-        "The file is damaged or of a changed architecture: fetch or save it again.",
-    )
-
-
-def _foreign(file: TensorFile) -> CheckpointError:
-    names = sorted(file.tensors)
-    shown = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
-    return CheckpointError(
-        f"{file.path} is of another network: {len(names)} tensors ({shown}), no SAM mask decoder among them.",
-        f"{nearest_family(file.tensors)} Supported: {', '.join(spec.name for spec in MODELS.values())}.",
-    )
-
-
-def _build(spec: ModelSpec, state: dict[str, Tensor]) -> SamDecoder:
-    with torch.device("meta"):
-        decoder = SamDecoder(spec.architecture)
-    decoder.load_state_dict(state, strict=True, assign=True)
-    return decoder.eval().requires_grad_(False)
 
 
 def _weights_digest(decoder: SamDecoder) -> str:

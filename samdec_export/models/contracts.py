@@ -1,11 +1,8 @@
-"""What the exported graphs take and return: axes with their usual ranges, and a signature for each contract.
-
-Nothing here needs torch: `sam/graphs.py` has the modules that keep to these contracts.
-"""
+"""What the exported graphs take and return, without torch: axes, and a signature for each module of `sam/graphs.py`."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -24,38 +21,26 @@ MASK_SCALE: Final = 4
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Axes:
-    """Axes of the contracts: their usual ranges, unless others are asked for.
+    """Axes of the contracts: their usual ranges, unless `options` ask for others.
 
-    Args:
-        channels: Of an image token.
-        grid: Image tokens along one side; with a dynamic grid, the most along each side.
-        num_masks: Masks of a prompt.
-        dynamic_grid: Height and width vary.
-        ranges: What is asked for, by the axis's name.
+    `grid` is the number of image tokens along one side, or the most along each with a dynamic grid.
     """
 
+    options: GraphOptions
     channels: int
     grid: int
-    num_masks: int
-    dynamic_grid: bool
-    ranges: Mapping[str, Dim]
+    mask_tokens: int
 
-    @classmethod
-    def of(cls, options: GraphOptions, *, channels: int, grid: int, mask_tokens: int) -> Axes:
-        """Return the axes that options ask for, of a model that predicts `mask_tokens` masks."""
-        counts: dict[MasksMode, int] = {"multi": mask_tokens - 1, "single": 1, "all": mask_tokens, "best": 1}
-        return cls(
-            channels=channels,
-            grid=grid,
-            num_masks=counts[options.masks_mode],
-            dynamic_grid=options.dynamic_grid,
-            ranges={axis.name: axis for axis in options.ranges},
-        )
+    @property
+    def num_masks(self) -> int:
+        """Return how many masks a prompt gets."""
+        counts: dict[MasksMode, int] = {"multi": self.mask_tokens - 1, "single": 1, "all": self.mask_tokens, "best": 1}
+        return counts[self.options.masks_mode]
 
     def dim(self, name: str, low: int, usual: int, high: int, *, independent: bool = False) -> Dim:
         """Return a dynamic axis: in the range asked for, or else in this one."""
-        asked = self.ranges.get(name, Dim(name=name, min=low, opt=usual, max=high))
-        return replace(asked, independent=independent)
+        ranges = {axis.name: axis for axis in self.options.ranges}
+        return replace(ranges.get(name, Dim(name=name, min=low, opt=usual, max=high)), independent=independent)
 
     def batch(self, most: int) -> Dim:
         """Return the axis of prompts of one image."""
@@ -63,7 +48,6 @@ class Axes:
 
     @property
     def images(self) -> Dim:
-        """Return the axis of images."""
         return self.dim("images", 1, 1, 4, independent=True)
 
     @property
@@ -76,37 +60,27 @@ class Axes:
         """Return the axis of points of a prompt."""
         return self.dim("points", 1, 2, 16)
 
-    @property
-    def height(self) -> int | Dim:
-        """Return the image tokens from top to bottom."""
-        return self._side("height")
-
-    @property
-    def width(self) -> int | Dim:
-        """Return the image tokens from left to right."""
-        return self._side("width")
-
-    def _side(self, name: str) -> int | Dim:
-        return self.dim(name, max(1, self.grid // 4), self.grid, self.grid) if self.dynamic_grid else self.grid
+    def side(self, name: str, factor: int = 1) -> Axis:
+        """Return `height` or `width`: so many times the image tokens along it."""
+        if not self.options.dynamic_grid:
+            return self.grid * factor
+        dim = self.dim(name, max(1, self.grid // 4), self.grid, self.grid)
+        return dim if factor == 1 else Scaled(dim, factor)
 
     @property
     def tokens(self) -> tuple[Axis, Axis, Axis]:
         """Return channels, height and width of an image embedding."""
-        return self.channels, self.height, self.width
+        return self.channels, self.side("height"), self.side("width")
 
     @property
     def mask_size(self) -> tuple[Axis, Axis]:
         """Return height and width of a mask as the decoder predicts it."""
-        return _times(self.height, MASK_SCALE), _times(self.width, MASK_SCALE)
+        return self.side("height", MASK_SCALE), self.side("width", MASK_SCALE)
 
     @property
     def image_size(self) -> tuple[Axis, Axis]:
         """Return width and height of the model's input picture in pixels, in the order of a point's coordinates."""
-        return _times(self.width, IMAGE_STRIDE), _times(self.height, IMAGE_STRIDE)
-
-
-def _times(axis: int | Dim, factor: int) -> Axis:
-    return Scaled(axis, factor) if isinstance(axis, Dim) else axis * factor
+        return self.side("width", IMAGE_STRIDE), self.side("height", IMAGE_STRIDE)
 
 
 def _float(name: str, content: Content, *shape: Axis, extent: tuple[Axis, ...] = ()) -> TensorSpec:
@@ -189,7 +163,7 @@ def contract(axes: Axes, options: GraphOptions) -> Signature:
     """
     signature = CONTRACTS[options.graph](axes, options)
     names = [dim.name for dim in signature.dims]
-    if unknown := [name for name in axes.ranges if name not in names]:
+    if unknown := [axis.name for axis in options.ranges if axis.name not in names]:
         raise UsageError(
             f"The {options.graph} graph has no dynamic axis {unknown[0]!r}.", f"It has {', '.join(names)}."
         )

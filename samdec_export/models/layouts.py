@@ -12,13 +12,10 @@ __all__ = ["LAYOUTS", "Layout", "find_layout", "nearest_family"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Layout:
-    """A naming of the tensors.
+    """A library's naming of the tensors.
 
-    Args:
-        name: Whose naming it is.
-        renames: (pattern, replacement) pairs; the first that matches a name makes segment-anything's name of it.
-            Names that none matches stay as they are.
-        duplicates: Names that repeat another tensor, left out.
+    The first pattern of `renames` that a name begins with makes segment-anything's name of it; names that none matches
+    stay as they are. `duplicates` repeat another tensor, and are left out.
     """
 
     name: str
@@ -37,15 +34,13 @@ class Layout:
         return name
 
 
-SEGMENT_ANYTHING: Final = Layout(name="segment-anything")
+HEADS: Final = r"mask_decoder\.(output_hypernetworks_mlps\.\d+|iou_prediction_head)\."
+POSITIONS: Final = "prompt_encoder.pe_layer.positional_encoding_gaussian_matrix"
 
 HUGGING_FACE: Final = Layout(
     name="huggingface",
     renames=(
-        (
-            r"shared_image_embedding\.positional_embedding",
-            "prompt_encoder.pe_layer.positional_encoding_gaussian_matrix",
-        ),
+        (r"shared_image_embedding\.positional_embedding", POSITIONS),
         (r"prompt_encoder\.mask_embed\.conv1\.", "prompt_encoder.mask_downscaling.0."),
         (r"prompt_encoder\.mask_embed\.layer_norm1\.", "prompt_encoder.mask_downscaling.1."),
         (r"prompt_encoder\.mask_embed\.conv2\.", "prompt_encoder.mask_downscaling.3."),
@@ -57,29 +52,19 @@ HUGGING_FACE: Final = Layout(
         (r"mask_decoder\.upscale_conv1\.", "mask_decoder.output_upscaling.0."),
         (r"mask_decoder\.upscale_layer_norm\.", "mask_decoder.output_upscaling.1."),
         (r"mask_decoder\.upscale_conv2\.", "mask_decoder.output_upscaling.3."),
-        (
-            r"mask_decoder\.(output_hypernetworks_mlps\.\d+|iou_prediction_head)\.proj_in\.",
-            r"mask_decoder.\1.layers.0.",
-        ),
-        (
-            r"mask_decoder\.(output_hypernetworks_mlps\.\d+|iou_prediction_head)\.layers\.0\.",
-            r"mask_decoder.\1.layers.1.",
-        ),
-        (
-            r"mask_decoder\.(output_hypernetworks_mlps\.\d+|iou_prediction_head)\.proj_out\.",
-            r"mask_decoder.\1.layers.2.",
-        ),
+        (rf"{HEADS}proj_in\.", r"mask_decoder.\1.layers.0."),
+        (rf"{HEADS}layers\.0\.", r"mask_decoder.\1.layers.1."),
+        (rf"{HEADS}proj_out\.", r"mask_decoder.\1.layers.2."),
         (r"vision_encoder\.patch_embed\.projection\.", "image_encoder.patch_embed.proj."),
         (r"vision_encoder\.", "image_encoder."),
     ),
     duplicates=frozenset({"prompt_encoder.shared_embedding.positional_embedding"}),
 )
 
-LAYOUTS: Final = (SEGMENT_ANYTHING, HUGGING_FACE)
+LAYOUTS: Final = (Layout(name="segment-anything"), HUGGING_FACE)
 
 RELATIVES: Final = (
-    (r"(^|\.)sam_mask_decoder\.", "This looks like SAM 2, which is another architecture."),
-    (r"(^|\.)sam_prompt_encoder\.", "This looks like SAM 2, which is another architecture."),
+    (r"(^|\.)sam_(mask_decoder|prompt_encoder)\.", "This looks like SAM 2, which is another architecture."),
     (
         r"(^|\.)(module|model|sam|_orig_mod)\.mask_decoder\.",
         "This looks like SAM behind a prefix: save the inner model.",

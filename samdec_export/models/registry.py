@@ -15,8 +15,8 @@ __all__ = ["EMBEDDED", "MODELS", "Architecture", "Encoder", "ModelSpec", "find_m
 class Architecture:
     """The sizes of a prompt encoder and mask decoder.
 
-    `grid` is the side of the square of image tokens that the image encoder was trained for. Source of the
-    defaults: segment-anything `build_sam.py`.
+    `grid` is the side of the square of image tokens that the image encoder was trained for, and `num_multimask_outputs`
+    the masks of an ambiguous prompt; one more is for an unambiguous one. Defaults: segment-anything `build_sam.py`.
     """
 
     embed_dim: int = 256
@@ -40,11 +40,7 @@ class Encoder:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelSpec:
-    """A row of MODELS.
-
-    `weights` is a file beside this one, for a model that is embedded. Without an `encoder` the weights are seeded.
-    Otherwise a checkpoint is needed.
-    """
+    """A row of MODELS: `weights` is a file beside this one, for an embedded model; no `encoder`: they are seeded."""
 
     name: str
     alias: str | None = None
@@ -60,57 +56,37 @@ class ModelSpec:
 
     def to_json(self) -> dict[str, Any]:
         """Return the row as JSON."""
-        return {
-            "name": self.name,
-            "alias": self.alias,
-            "title": self.title,
-            "needs_checkpoint": self.needs_checkpoint,
-            "architecture": asdict(self.architecture),
-        }
+        shown = ("name", "alias", "title", "needs_checkpoint")
+        return {**{name: getattr(self, name) for name in shown}, "architecture": asdict(self.architecture)}
 
 
 SAM: Final = Architecture()
 TINY: Final = Architecture(embed_dim=32, grid=8, num_heads=4, mlp_dim=64, iou_head_hidden_dim=32)
 TOY: Final = Architecture(embed_dim=64, grid=16, num_heads=4, mlp_dim=128, iou_head_hidden_dim=64)
-VIT_PATCHES: Final = "image_encoder.patch_embed.proj.weight"
-TINY_VIT_STEM: Final = "image_encoder.patch_embed.seq.0.c.weight"
+
+
+def _vit(width: int, patch: int = 16) -> Encoder:
+    return Encoder("image_encoder.patch_embed.proj.weight", (width, 3, patch, patch))
+
 
 MODELS: Final[dict[str, ModelSpec]] = {
     spec.name: spec
     for spec in (
-        ModelSpec(
-            name="sam_b",
-            alias="vit_b",
-            title="Segment Anything, ViT-B",
-            architecture=SAM,
-            encoder=Encoder(VIT_PATCHES, (768, 3, 16, 16)),
-        ),
-        ModelSpec(
-            name="sam_l",
-            alias="vit_l",
-            title="Segment Anything, ViT-L",
-            architecture=SAM,
-            encoder=Encoder(VIT_PATCHES, (1024, 3, 16, 16)),
-        ),
-        ModelSpec(
-            name="sam_h",
-            alias="vit_h",
-            title="Segment Anything, ViT-H",
-            architecture=SAM,
-            encoder=Encoder(VIT_PATCHES, (1280, 3, 16, 16)),
-        ),
+        ModelSpec(name="sam_b", alias="vit_b", title="Segment Anything, ViT-B", architecture=SAM, encoder=_vit(768)),
+        ModelSpec(name="sam_l", alias="vit_l", title="Segment Anything, ViT-L", architecture=SAM, encoder=_vit(1024)),
+        ModelSpec(name="sam_h", alias="vit_h", title="Segment Anything, ViT-H", architecture=SAM, encoder=_vit(1280)),
         ModelSpec(
             name="mobile_sam",
             alias="vit_t",
             title="MobileSAM, TinyViT",
             architecture=SAM,
-            encoder=Encoder(TINY_VIT_STEM, (32, 3, 3, 3)),
+            encoder=Encoder("image_encoder.patch_embed.seq.0.c.weight", (32, 3, 3, 3)),
         ),
         ModelSpec(
             name="sam_toy",
             title="64 channels, 16x16 grid, trained on drawn shapes: embedded",
             architecture=TOY,
-            encoder=Encoder(VIT_PATCHES, (32, 3, 4, 4)),
+            encoder=_vit(32, patch=4),
             weights="sam_toy.safetensors",
         ),
         ModelSpec(name="sam_tiny", title="32 channels, 8x8 grid, seeded weights: needs no file", architecture=TINY),
@@ -132,8 +108,7 @@ def find_model(name: str) -> ModelSpec:
         return by_name[name]
     near = difflib.get_close_matches(name, by_name, n=1)
     raise UsageError(
-        f"There is no model called {name!r}.",
-        f"Did you mean {near[0]}?" if near else f"Known: {', '.join(by_name)}.",
+        f"There is no model called {name!r}.", f"Did you mean {near[0]}?" if near else f"Known: {', '.join(by_name)}."
     )
 
 

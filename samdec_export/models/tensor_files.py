@@ -1,27 +1,31 @@
-"""Files of named tensors: PyTorch archives, safetensors, and Hugging Face folders of either.
+"""Checkpoints on disk: PyTorch archives, safetensors, and Hugging Face folders of either. They are found without torch.
 
 Nothing in a file is run: PyTorch's unpickler is restricted to tensors. The kind is recognised by content, not by name.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 import pickle
 import warnings
 import zipfile
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
-
-import safetensors
-import safetensors.torch
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from samdec_export.core.errors import CheckpointError
-from samdec_export.models.checkpoint_path import resolve_checkpoint, shards_of
 
-__all__ = ["TensorFile", "open_tensors"]
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["checkpoint_digest", "open_tensors", "resolve_checkpoint"]
+
+FOLDER_FILES = ("model.safetensors", "pytorch_model.bin")
+"""The names that Hugging Face gives the weights in a model's folder, in order of preference."""
+
+INDEX = ".index.json"
+"""Added to those names where the weights are in several files: which tensor is in which."""
 
 WRAPPERS = ("model", "state_dict")
 """Keys under which trainers put the weights beside their own state."""
@@ -32,20 +36,62 @@ PICKLE = b"\x80"
 """How a pickle begins, and so a PyTorch file from before 2020."""
 
 
-@dataclass(frozen=True, slots=True)
-class TensorFile:
-    """Tensors by name, still on disk where the format allows it, and the file that they are in.
+def resolve_checkpoint(path: Path) -> Path:
+    """Return the file itself, or the one with the weights in a Hugging Face folder, or the index of several such files.
 
-    Where they are spread over several files, `path` is the index and `shards` are those files.
+    Raises:
+        CheckpointError: There is none.
+        OSError: The path cannot be looked at.
     """
+    if path.is_dir():
+        names = (*FOLDER_FILES, *(name + INDEX for name in FOLDER_FILES))
+        for name in names:
+            if (path / name).is_file():
+                return path / name
+        raise CheckpointError(
+            f"{path} is a folder without {', '.join(names[:-1])} or {names[-1]}.",
+            "Name a checkpoint file, or a folder that save_pretrained wrote.",
+        )
+    if not path.exists():
+        raise CheckpointError(f"{path} does not exist.", "Check the path given as {checkpoint}.")
+    if not path.is_file():
+        raise CheckpointError(f"{path} is a device or a pipe, not a file.", "Name a checkpoint file.")
+    return path
 
-    path: Path
-    tensors: Mapping[str, Tensor]
-    shards: tuple[Path, ...] = ()
+
+def _shards_of(file: Path) -> tuple[Path, ...]:
+    """Return the files that an index names, all beside it whatever path it gives; none where `file` is no index."""
+    if not file.name.endswith(INDEX):
+        return ()
+    try:
+        names = json.loads(file.read_text(encoding="utf-8"))["weight_map"].values()
+        shards = tuple(file.with_name(Path(name).name) for name in sorted({*names}))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise CheckpointError(f"{file} is no index of shards, or is damaged.", "Fetch or save it again.") from error
+    missing = [shard.name for shard in shards if not shard.is_file()]
+    if missing or not shards:
+        raise CheckpointError(
+            f"{file} names {len(shards)} files, and {len(missing)} are not beside it: {', '.join(missing[:3])}.",
+            "Fetch or save the whole folder again.",
+        )
+    return shards
 
 
-def open_tensors(path: Path) -> TensorFile:
-    """Open a checkpoint file, a Hugging Face folder or its index of shards.
+def checkpoint_digest(file: Path, sha256: Callable[[Path], str]) -> str:
+    """Return the SHA-256 of a file, by `sha256`; of shards that of the list that `sha256sum <index> <shards>` prints.
+
+    Raises:
+        CheckpointError: The index is damaged, or a file that it names is missing.
+    """
+    shards = _shards_of(file)
+    if not shards:
+        return sha256(file)
+    lines = (f"{sha256(path)}  {path.name}\n" for path in (file, *shards))
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def open_tensors(path: Path) -> tuple[Path, dict[str, Tensor]]:
+    """Return the file or index of a checkpoint, and its tensors, still on disk where the format allows it.
 
     Raises:
         CheckpointError: There is no such file, it is damaged, or it holds something else.
@@ -56,8 +102,8 @@ def open_tensors(path: Path) -> TensorFile:
         raise CheckpointError(
             f"{path} cannot be read: {error.strerror}.", "Check the path given as {checkpoint}."
         ) from error
-    shards = shards_of(file)
-    return _open_shards(file, shards) if shards else TensorFile(file, _read(file))
+    parts = _shards_of(file) or (file,)
+    return file, {name: tensor for part in parts for name, tensor in _read(part).items()}
 
 
 def _read(file: Path) -> Mapping[str, Tensor]:
@@ -75,21 +121,23 @@ def _read(file: Path) -> Mapping[str, Tensor]:
     return _unwrap(file, _load_safetensors(file) if head[8:9] == b"{" else _load_torch(file, head))
 
 
-def _open_shards(index: Path, shards: tuple[Path, ...]) -> TensorFile:
-    return TensorFile(index, {name: tensor for shard in shards for name, tensor in _read(shard).items()}, shards)
-
-
 def _load_safetensors(file: Path) -> Any:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
     try:
-        return safetensors.torch.load_file(file)
-    except (safetensors.SafetensorError, ValueError, OSError) as error:
+        return load_file(file)
+    except (SafetensorError, ValueError, OSError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
         raise CheckpointError(
-            f"{file} is a safetensors file that cannot be read: {_first_line(error)}.",
+            f"{file} is a safetensors file that cannot be read: {reason}.",
             "It is truncated or damaged: fetch or save it again.",
         ) from error
 
 
 def _load_torch(file: Path, head: bytes) -> Any:
+    import torch
+
     is_archive = zipfile.is_zipfile(file)
     if head.startswith(b"PK") and not is_archive:
         raise CheckpointError(f"{file} is truncated: the end of its archive is missing.", "Fetch or save it again.")
@@ -110,6 +158,8 @@ def _load_torch(file: Path, head: bytes) -> Any:
 
 
 def _unwrap(file: Path, content: Any) -> Mapping[str, Tensor]:
+    from torch import Tensor
+
     if isinstance(content, Mapping):
         inner = next((content[key] for key in WRAPPERS if isinstance(content.get(key), Mapping)), content)
         tensors = {str(name): value for name, value in inner.items() if isinstance(value, Tensor)}
@@ -119,8 +169,3 @@ def _unwrap(file: Path, content: Any) -> Mapping[str, Tensor]:
         f"{file} holds no tensors by name, but an object of type {type(content).__name__}.",
         "Save the bare state dict: torch.save(model.state_dict(), ...).",
     )
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0].rstrip(".") if lines else type(error).__name__

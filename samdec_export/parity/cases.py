@@ -16,13 +16,7 @@ from samdec_export.core.runner import Array
 from samdec_export.core.signature import Signature
 from samdec_export.parity.sweeps import sweep_within
 
-__all__ = [
-    "only_case",
-    "outside_ranges",
-    "range_notes",
-    "read_feeds",
-    "select_cases",
-]
+__all__ = ["only_case", "outside_ranges", "range_notes", "read_feeds", "select_cases"]
 
 SHOWN = 4
 """Cases outside their ranges that a warning names."""
@@ -64,10 +58,8 @@ def range_notes(record: Record, cases: list[NamedFeeds]) -> tuple[str, ...]:
 def read_feeds(path: Path, signature: Signature) -> list[NamedFeeds]:
     """Return recorded inputs.
 
-    Args:
-        path: An `.npz` file whose keys are input names, or `<case>/<input name>` for several cases. Or what Polygraphy
-            saves, a `.json` file or a folder of them: its cases are named `iteration 0` and so on.
-        signature: What the graph takes.
+    They are in an `.npz` file whose keys are input names, or `<case>/<input name>` for several cases; or in what
+    Polygraphy saves, a `.json` file or a folder of them, with cases named `iteration 0` and so on.
 
     Raises:
         UsageError: The file cannot be read, or an input is missing, unknown, or of another dtype or shape.
@@ -99,12 +91,9 @@ def _read_npz(path: Path) -> dict[str, dict[str, Array]]:
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = {key: file[key] for key in file.files}
-    except (
-        Exception
-    ) as error:  # numpy and zipfile raise a dozen types on damaged input, EOFError and MemoryError among them
-        raise UsageError(
-            f"{path} is not an .npz file of arrays, or is damaged.", "Make one with numpy.savez."
-        ) from error
+    except Exception as error:  # numpy and zipfile raise a dozen types on damaged input, MemoryError among them
+        hint = "Make one with numpy.savez."
+        raise UsageError(f"{path} is not an .npz file of arrays, or is damaged.", hint) from error
     cases: dict[str, dict[str, Array]] = {}
     for key, array in arrays.items():
         case, _, name = key.rpartition("/")
@@ -113,11 +102,7 @@ def _read_npz(path: Path) -> dict[str, dict[str, Array]]:
 
 
 def only_case(cases: list[NamedFeeds], name: str) -> list[NamedFeeds]:
-    """Return the case of that name.
-
-    Raises:
-        UsageError: There is none.
-    """
+    """Return the case of that name; raise a UsageError if there is none."""
     chosen = [case for case in cases if case.name == name]
     if not chosen:
         shown = ", ".join(case.name for case in cases[:4])

@@ -4,26 +4,62 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from samdec_export.backends.candidates import Candidate, open_runners
 from samdec_export.core.artifact import Artifact
 from samdec_export.core.errors import ValidationError
 from samdec_export.core.feeds import NamedFeeds
+from samdec_export.core.options import Provider, SweepName
+from samdec_export.core.plain import to_plain
+from samdec_export.core.results import Tolerance, ValidationResult, severity_of
+from samdec_export.core.spelling import command_line
+from samdec_export.parity.measure import Comparison
 from samdec_export.parity.references import Reference, eager_references
-from samdec_export.parity.replay import Replay
+from samdec_export.parity.validate import validate
 
 if TYPE_CHECKING:
-    from samdec_export.core.results import Tolerance, ValidationResult
     from samdec_export.models.checkpoint import LoadedModel
-    from samdec_export.parity.measure import Comparison
 
-__all__ = [
-    "Validated",
-    "check",
-    "comparisons_of",
-    "judge",
-]
+__all__ = ["Replay", "Validated", "check", "comparisons_of", "judge"]
+
+SCHEMA_VERSION = 4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Replay:
+    """What a validation was of, so that it can be run again: a file, what it was compared with, and on which inputs.
+
+    `outputs` is what engines answered elsewhere, `golden` inputs and reference in one, `case` the one to run again.
+    """
+
+    file: Path
+    checkpoint: Path | None = None
+    outputs: Path | None = None
+    golden: Path | None = None
+    feeds: Path | None = None
+    seed: int
+    sweep: SweepName
+    provider: Provider | None = None
+    case: str | None = None
+
+    @property
+    def command(self) -> str:
+        """Return the command that runs it again; a golden brings its inputs along, and so do recorded ones."""
+        swept = self.golden is None and self.feeds is None
+        return command_line(
+            "validate",
+            self.file,
+            checkpoint=self.checkpoint,
+            outputs=self.outputs,
+            golden=self.golden,
+            feeds=self.feeds if self.golden is None else None,
+            seed=self.seed if swept else None,
+            sweep=self.sweep if swept else None,
+            provider=self.provider,
+            case=self.case,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,21 +85,47 @@ class Validated:
         return self.rerun.command
 
     def to_json(self) -> dict[str, Any]:
-        """Return the report as JSON."""
-        from samdec_export.parity.summary import to_json
-
-        return to_json(self.results, self.replay, self.notes)
+        """Return every comparison; infinite numbers, which JSON lacks, become null."""
+        report: dict[str, Any] = to_plain(
+            {
+                "schema_version": SCHEMA_VERSION,
+                "passed": all(result.passed for result in self.results),
+                "replay": self.replay,
+                "notes": self.notes,
+                "comparisons": [
+                    {
+                        "passed": result.passed,
+                        "reference": result.reference,
+                        "candidate": result.candidate,
+                        "tolerance": result.limits,
+                        "allowed": result.allowed,
+                        "floors": result.floors,
+                        "findings": result.findings,
+                        "worst_case": result.worst.case if result.worst else None,
+                        "cases": result.cases,
+                    }
+                    for result in self.results
+                ],
+            }
+        )
+        return report
 
     def require(self) -> None:
-        """Do nothing if it passed.
-
-        Raises:
-            ValidationError: It did not; the message names the worst case and how to run it again.
-        """
-        from samdec_export.parity.summary import failure_message
-
-        if not self.result.passed:
-            raise ValidationError(failure_message(self.result), f"Replay: {self.replay}")
+        """Raise a ValidationError unless it passed: how many cases failed, which is the worst, why, and its replay."""
+        result = self.result
+        if result.passed:
+            return
+        failed = [case for case in result.cases if not case.passed]
+        reasons = list(result.findings)
+        if failed and result.worst:
+            gravest = max(result.worst.violations, key=severity_of)
+            where = " ".join(part for part in (gravest.output, gravest.metric) if part)
+            reasons.append(
+                f"{len(failed)} of {len(result.cases)} cases; worst {result.worst.case}: {where}: {gravest.detail}"
+            )
+        raise ValidationError(
+            f"{result.candidate} does not equal {result.reference}: {'; '.join(reasons)}.", f"Replay: {self.replay}"
+        )
 
 
 def check(
@@ -79,15 +141,8 @@ def check(
 ) -> Validated:
     """Run every comparison with eager PyTorch that this precision calls for.
 
-    Args:
-        artifact: What the graph is.
-        loaded: What it was made from.
-        cases: Inputs.
-        replay: What does this again.
-        candidate: The file that is judged, and where; None for the artifact in ONNX Runtime on the CPU.
-        notes: What the report is to say besides.
-        tolerance: What may differ; None for what the candidate's rounding may.
-        evidence: Gather how errors are spread, and the worst masks.
+    The candidate None stands for the artifact in ONNX Runtime on the CPU, the tolerance None for what the candidate's
+    rounding may differ by. `evidence` gathers how errors are spread, and the worst masks.
 
     Raises:
         GraphError: The record does not fit the model, or an engine refuses the file.
@@ -112,8 +167,6 @@ def judge(
     notes: tuple[str, ...],
 ) -> Validated:
     """Run the comparisons, and return what they found with what runs the worst case again."""
-    from samdec_export.parity.validate import validate
-
     results = validate(comparisons, artifact.record.signature, cases, findings)
     validated = Validated(results=results, rerun=replay, notes=notes)
     worst = validated.result.worst

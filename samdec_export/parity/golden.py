@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -25,16 +25,7 @@ from samdec_export.core.feeds import MASK_INPUTS, POOL, VALUES, Case, Inputs, Ma
 from samdec_export.core.runner import Array, Feeds, Outputs
 from samdec_export.core.signature import Signature
 
-__all__ = [
-    "GOLDEN_SCHEMA",
-    "Golden",
-    "GoldenCase",
-    "GoldenRecord",
-    "RecordedCase",
-    "defects",
-    "open_golden",
-    "write_golden",
-]
+__all__ = ["GOLDEN_SCHEMA", "Golden", "GoldenCase", "GoldenRecord", "defects", "open_golden", "write_golden"]
 
 GOLDEN_SCHEMA: Final = 2
 RECORD = "golden"
@@ -45,13 +36,8 @@ AGAIN = "Record it again with samdec-export record."
 class GoldenCase:
     """One set of inputs and what belongs to it.
 
-    Args:
-        name: The case's name in reports.
-        sizes: The size of every dynamic axis.
-        first: Of a sweep's case, as `values` and `mask_input` are; see `feeds.Case`.
-        stored: The inputs are in the file. Otherwise they follow from signature, sizes and seed.
-        inputs_sha256: What `feeds.arrays_sha256` says of the inputs.
-        floors: For each output, eager fp32's own distance to float64 as a share of the span.
+    Inputs that are not `stored` in the file follow from signature, seed and the sweep's case (see `feeds.Case`).
+    `floors` hold for each output eager fp32's own distance to float64, as a share of the span.
     """
 
     name: str
@@ -68,18 +54,9 @@ class GoldenCase:
         """Return the sweep's case."""
         return Case(sizes=self.sizes, first=self.first, values=self.values, mask_input=self.mask_input)
 
-    def to_json(self) -> dict[str, Any]:
-        """Return a JSON object that `from_json` reads back."""
-        fields = {name: getattr(self, name) for name in self.__slots__}
-        return {**fields, "sizes": dict(self.sizes), "floors": dict(self.floors)}
-
     @classmethod
     def from_json(cls, data: Mapping[str, Any], signature: Signature) -> GoldenCase:
-        """Read what `to_json` wrote.
-
-        Raises:
-            KeyError, TypeError, ValueError: `data` is not such an object, or not of this signature.
-        """
+        """Read a case; raise KeyError, TypeError or ValueError where `data` is none, or not of this signature."""
         case = cls(**{name: data[name] for name in cls.__slots__})
         ranges = {dim.name: dim for dim in signature.dims}
         if {*case.sizes} != {*ranges} or not all(isinstance(size, int) and size > 0 for size in case.sizes.values()):
@@ -87,9 +64,8 @@ class GoldenCase:
         beyond = [name for name, size in case.sizes.items() if not ranges[name].min <= size <= ranges[name].max]
         if beyond and not case.stored:  # no sweep leaves its ranges, and nobody should make terabytes of inputs
             raise ValueError(f"{beyond[0]} is {case.sizes[beyond[0]]}")
-        if {*case.floors} != {spec.name for spec in signature.outputs}:
-            raise ValueError(f"floors are {case.floors!r}")
-        if not all(isinstance(floor, float) and 0 <= floor < 1 for floor in case.floors.values()):
+        shares = all(isinstance(floor, float) and 0 <= floor < 1 for floor in case.floors.values())
+        if {*case.floors} != {spec.name for spec in signature.outputs} or not shares:
             raise ValueError(f"floors are {case.floors!r}")
         if case.mask_input not in (None, *MASK_INPUTS) or case.values not in VALUES or not isinstance(case.name, str):
             raise ValueError(f"mask_input is {case.mask_input!r}, values {case.values!r}")
@@ -102,13 +78,8 @@ class GoldenCase:
 class GoldenRecord:
     """What was recorded, of which weights, and by what.
 
-    Args:
-        artifact: The record of the exported file: contract, model, checkpoint.
-        file: That file's name.
-        reference: Who answered, such as `torch 2.13.0 eager float32`.
-        seed: What the inputs that are not stored follow from.
-        tools: Versions of the packages that took part.
-        cases: In the order of the file's numbers.
+    `artifact` is the record of the exported file, `reference` who answered, such as `torch 2.13.0 eager float32`, and
+    `seed` what the inputs that are not stored follow from.
     """
 
     artifact: Record
@@ -120,23 +91,11 @@ class GoldenRecord:
 
     def to_json(self) -> dict[str, Any]:
         """Return a JSON object that `from_json` reads back."""
-        return {
-            "schema_version": GOLDEN_SCHEMA,
-            "artifact": self.artifact.to_json(),
-            "file": self.file,
-            "reference": self.reference,
-            "seed": self.seed,
-            "tools": dict(self.tools),
-            "cases": [case.to_json() for case in self.cases],
-        }
+        return {"schema_version": GOLDEN_SCHEMA, **asdict(self), "artifact": self.artifact.to_json()}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> GoldenRecord:
-        """Read what `to_json` wrote.
-
-        Raises:
-            KeyError, TypeError, ValueError: `data` is not such an object.
-        """
+        """Read what `to_json` wrote; raise KeyError, TypeError or ValueError where `data` is not such an object."""
         artifact = Record.from_json(data["artifact"])
         texts = {name: data[name] for name in ("file", "reference")}
         if not all(isinstance(text, str) for text in texts.values()) or not isinstance(data["seed"], int):
@@ -148,15 +107,6 @@ class GoldenRecord:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RecordedCase:
-    """A case with its answers. `inputs` is empty where they can be made again."""
-
-    case: GoldenCase
-    outputs: Outputs
-    inputs: Feeds
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Golden:
     """An opened golden. Arrays are read case by case: memory holds one at a time."""
 
@@ -164,10 +114,7 @@ class Golden:
     record: GoldenRecord
 
     def cases(self) -> list[NamedFeeds]:
-        """Return the inputs, read or made again when they are needed.
-
-        Making one raises UsageError where it does not come out as it was recorded.
-        """
+        """Return the inputs; making one raises UsageError where it does not come out as it was recorded."""
         return [self._feeds(number, case) for number, case in enumerate(self.record.cases)]
 
     def _feeds(self, number: int, case: GoldenCase) -> NamedFeeds:
@@ -220,27 +167,20 @@ def defects(signature: Signature, sizes: Mapping[str, int], outputs: Outputs) ->
     return problems
 
 
-def write_golden(path: Path, record: GoldenRecord, recorded: Iterable[RecordedCase]) -> GoldenRecord:
-    """Write a golden, byte-identical for equal content.
+def write_golden(path: Path, record: GoldenRecord, recorded: Iterable[tuple[GoldenCase, Feeds, Outputs]]) -> None:
+    """Write a golden, byte-identical for equal content, into a scratch file that the caller renames into place.
 
-    Args:
-        path: A scratch file; the caller renames it into place.
-        record: All but the cases.
-        recorded: The cases, written one by one as they come.
-
-    Returns:
-        The record with its cases.
+    The record has all but the cases, which are written one by one as they come, without inputs that can be made again.
     """
     cases = []
     with ZipFile(path, "w") as archive:
-        for number, one in enumerate(recorded):
-            cases.append(one.case)
-            for kind, arrays in (("inputs", one.inputs), ("outputs", one.outputs)):
+        for number, (case, inputs, outputs) in enumerate(recorded):
+            cases.append(case)
+            for kind, arrays in (("inputs", inputs), ("outputs", outputs)):
                 for name, array in arrays.items():
                     _write(archive, _key(kind, number, name), array)
         whole = replace(record, cases=tuple(cases))
         _write(archive, RECORD, np.array(json.dumps(whole.to_json())))
-    return whole
 
 
 def open_golden(path: Path) -> Golden:
@@ -265,7 +205,13 @@ def open_golden(path: Path) -> Golden:
                 f"{path} is of schema {data['schema_version']!r}; this samdec-export reads {GOLDEN_SCHEMA}.", AGAIN
             )
         golden = Golden(path=path, record=GoldenRecord.from_json(data))
-        if missing := sorted(_expected(golden.record) - entries):
+        expected = {
+            _key(kind, number, spec.name)
+            for number, case in enumerate(golden.record.cases)
+            for kind in (("inputs", "outputs") if case.stored else ("outputs",))
+            for spec in getattr(golden.record.artifact.signature, kind)
+        }
+        if missing := sorted(expected - entries):
             raise ValueError(f"{missing[0]} is missing")
     return golden
 
@@ -279,15 +225,6 @@ def _explained(path: Path) -> Iterator[None]:
     except Exception as error:  # numpy, zipfile, zlib and json raise a dozen types on damaged input, MemoryError too
         reason = " ".join(str(error).split()) or type(error).__name__
         raise UsageError(f"{path} is no golden, or is damaged: {reason}.", AGAIN) from error
-
-
-def _expected(record: GoldenRecord) -> set[str]:
-    signature = record.artifact.signature
-    keys = set()
-    for number, case in enumerate(record.cases):
-        keys |= {_key("outputs", number, spec.name) for spec in signature.outputs}
-        keys |= {_key("inputs", number, spec.name) for spec in signature.inputs if case.stored}
-    return keys
 
 
 def _key(kind: str, number: int, name: str) -> str:

@@ -7,8 +7,9 @@ floor only loosens, so this gives the verdict that measuring every floor would, 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from typing import Any
 
 from samdec_export.core.errors import SamdecError
@@ -16,10 +17,16 @@ from samdec_export.core.feeds import NamedFeeds, arrays_sha256
 from samdec_export.core.plain import from_plain, to_plain
 from samdec_export.core.results import Histogram, Limit, MaskPair, Number, OutputMetrics, Tolerance, Violation
 from samdec_export.core.rules import violations_of
-from samdec_export.core.runner import Feeds, Outputs, Runner
+from samdec_export.core.runner import Outputs, Runner
 from samdec_export.core.signature import Signature
-from samdec_export.parity.compare import measure_outputs, measure_tensor, structure_problems
-from samdec_export.parity.evidence import spread, worst_masks, worst_of
+from samdec_export.parity.metrics import (
+    flipped_masks,
+    measure_outputs,
+    measure_tensor,
+    spread,
+    structure_problems,
+    worst_of,
+)
 from samdec_export.parity.tolerances import FLOOR_CAP, UNDECIDED_CAP, limit_of
 
 __all__ = ["CaseMeasurement", "Comparison", "Measured", "Place", "answer_of", "measure_case"]
@@ -27,17 +34,12 @@ __all__ = ["CaseMeasurement", "Comparison", "Measured", "Place", "answer_of", "m
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
-    """Who is compared with whom.
+    """Who is compared with whom, and the limits before any floor.
 
-    Args:
-        candidate: The engine to judge.
-        reference: What is right.
-        exact: The reference in float64, if its own rounding is to be counted.
-        tolerance: The limits, before any floor.
-        known_floors: In place of `exact`: the reference's own distance to float64 as it was measured before, by case
-            and output, as a share of the span.
-        evidence: Gather how errors are spread, and the worst masks.
-        small_only: Make it on small cases alone: it takes long, and each slice is computed by itself.
+    `exact` is the reference in float64, if its own rounding is to be counted; in its place `known_floors` are the
+    distances between the two as measured before, by case and output, as a share of the span. `evidence` asks for how
+    errors are spread and for the worst masks. A `small_only` one is made on small cases: it takes long, and each slice
+    is computed by itself.
     """
 
     candidate: Runner
@@ -53,18 +55,10 @@ class Comparison:
 class Measured:
     """What one comparison gave for one case; no verdict.
 
-    Args:
-        candidate: The engine to judge.
-        reference: What is right.
-        tolerance: The limits, before any floor.
-        problems: Why there are no numbers, if there are none.
-        outputs: Every metric.
-        limits: By output, what it may differ by in this case, with the floor where that was needed.
-        number: Of the comparison, from 0.
-        small_only: Only small cases were compared so.
-        scale: By output, the floor of the sweep's first case, which is measured in any case, for the report alone.
-        errors: By output, how errors are spread.
-        masks: The worst masks.
+    `tolerance` holds the limits before any floor, `limits` those of each output in this case, with the floor where that
+    was needed. `problems` say why there are no numbers, or why they cannot be trusted. `scale` holds each output's
+    floor in the sweep's first case, for the report alone; `errors` how each output's errors are spread; `masks` the
+    worst masks. `number` is that of the comparison.
     """
 
     candidate: str
@@ -82,10 +76,8 @@ class Measured:
     @property
     def violations(self) -> tuple[Violation, ...]:
         """Return what is out of its limits."""
-        broken = (
-            found for item in self.outputs for found in violations_of(item, self.tolerance, self.limits[item.name])
-        )
-        return (*self.problems, *broken)
+        found = (violations_of(item, self.tolerance, self.limits[item.name]) for item in self.outputs)
+        return (*self.problems, *chain.from_iterable(found))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,15 +90,9 @@ class Place:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CaseMeasurement:
-    """What every comparison gave for one case.
+    """What every comparison gave for one case, in their order, and reasons to fail that belong to no case.
 
-    Args:
-        case: Its name.
-        sizes: The length of every dynamic axis.
-        place: In the sweep.
-        parts: What each comparison gave, in their order.
-        findings: Reasons to fail that belong to no case.
-        answer: What tells the first candidate's outputs from others; empty where it gave none that can be compared.
+    `answer` tells the first candidate's outputs from others; empty where it gave none that can be compared.
     """
 
     case: str
@@ -123,11 +109,7 @@ class CaseMeasurement:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> CaseMeasurement:
-        """Read what `to_json` wrote.
-
-        Raises:
-            KeyError, TypeError, ValueError: `data` is not such an object.
-        """
+        """Read what `to_json` wrote; raise KeyError, TypeError or ValueError where `data` is not such an object."""
         return from_plain(cls, data)
 
 
@@ -140,20 +122,22 @@ def measure_case(
 ) -> CaseMeasurement:
     """Make every comparison on one case; a runner that takes part in several runs once.
 
-    Args:
-        comparisons: Who is compared with whom.
-        signature: What the graph takes and returns.
-        case: Inputs.
-        place: Where the case stands in its sweep; on the first one the floors are measured in any case.
-        findings: Reasons to fail that were met before.
+    On the sweep's first case the floors are measured in any case. `findings` are reasons to fail that were met before.
     """
-    runs = _Runs(case.make())
+    feeds = case.make()
+    outputs: dict[Runner, Outputs] = {}
+
+    def outputs_of(runner: Runner) -> Outputs:
+        if runner not in outputs:
+            outputs[runner] = runner.run(feeds)
+        return outputs[runner]
+
     parts = tuple(
-        replace(_Measuring(comparison, signature, case, runs).measure(place.number == 0), number=number)
+        replace(_Measuring(comparison, signature, case, outputs_of).measure(place.number == 0), number=number)
         for number, comparison in enumerate(comparisons)
         if case.small or not comparison.small_only
     )
-    answer = arrays_sha256(runs.of(comparisons[0].candidate)) if parts[0].outputs else ""
+    answer = arrays_sha256(outputs_of(comparisons[0].candidate)) if parts[0].outputs else ""
     return CaseMeasurement(
         case=case.name, sizes=dict(case.sizes), place=place, parts=parts, findings=findings, answer=answer
     )
@@ -167,19 +151,6 @@ def answer_of(candidate: Runner, case: NamedFeeds) -> str:
         return ""
 
 
-class _Runs:
-    """Outputs of one case, by runner: computed when they are first asked for."""
-
-    def __init__(self, feeds: Feeds) -> None:
-        self.feeds = feeds
-        self._outputs: dict[int, Outputs] = {}
-
-    def of(self, runner: Runner) -> Outputs:
-        if id(runner) not in self._outputs:
-            self._outputs[id(runner)] = runner.run(self.feeds)
-        return self._outputs[id(runner)]
-
-
 @dataclass(frozen=True, slots=True)
 class _Measuring:
     """One comparison on one case."""
@@ -187,7 +158,7 @@ class _Measuring:
     comparison: Comparison
     signature: Signature
     case: NamedFeeds
-    runs: _Runs
+    outputs_of: Callable[[Runner], Outputs]
 
     def measure(self, first: bool) -> Measured:
         found = self._with_limits({})
@@ -200,14 +171,14 @@ class _Measuring:
         """Measure with the limits that floors call for, or with those of the tolerance where there are none."""
         tolerance, specs = self.comparison.tolerance, self.signature.outputs
         limits = {spec.name: limit_of(tolerance, spec.content, floors.get(spec.name)) for spec in specs}
-        problems = self._problems()
-        right = self.runs.of(self.comparison.reference)
+        problems, run = self._problems(), self.outputs_of
+        right = run(self.comparison.reference)
         return Measured(
             candidate=self.comparison.candidate.name,
             reference=self.comparison.reference.name,
             tolerance=tolerance,
             problems=problems,
-            outputs=() if problems else measure_outputs(specs, right, self.runs.of(self.comparison.candidate), limits),
+            outputs=() if problems else measure_outputs(specs, right, run(self.comparison.candidate), limits),
             limits=limits,
             small_only=self.comparison.small_only,
         )
@@ -215,18 +186,18 @@ class _Measuring:
     def _problems(self) -> tuple[Violation, ...]:
         specs = self.signature.outputs
         try:
-            judged = self.runs.of(self.comparison.candidate)
+            judged = self.outputs_of(self.comparison.candidate)
         except SamdecError as error:
             return (Violation(output="", metric="run", detail=str(error)),)
         shapes = {spec.name: spec.concrete(self.case.sizes) for spec in specs}
-        return tuple(structure_problems(specs, shapes, self.runs.of(self.comparison.reference), judged))
+        return tuple(structure_problems(specs, shapes, self.outputs_of(self.comparison.reference), judged))
 
     def _floors(self) -> dict[str, Number]:
         """Return the reference's own distance to float64 by output; empty where it cannot be known."""
         exact, reference = self.comparison.exact, self.comparison.reference
         if exact is None:
             return {**self.comparison.known_floors.get(self.case.name, {})}
-        truth, rounded = self.runs.of(exact), self.runs.of(reference)
+        truth, rounded = self.outputs_of(exact), self.outputs_of(reference)
         return {
             spec.name: measure_tensor(spec, truth[spec.name], rounded[spec.name]).relative
             for spec in self.signature.outputs
@@ -235,22 +206,14 @@ class _Measuring:
     def _evidence(self, found: Measured) -> dict[str, Any]:
         if not (self.comparison.evidence and found.outputs):
             return {}
-        right, judged = (self.runs.of(item) for item in (self.comparison.reference, self.comparison.candidate))
+        right, judged = self.outputs_of(self.comparison.reference), self.outputs_of(self.comparison.candidate)
         spans = {output.name: output.tensor.span or 0.0 for output in found.outputs}
-        masks = [
-            worst_masks(
-                self.case.name,
-                spec.name,
-                right[spec.name],
-                judged[spec.name],
-                found.limits[spec.name].margin * spans[spec.name],
-            )
-            for spec in self.signature.outputs
-            if spec.content == "masks"
-        ]
+        margins = {name: found.limits[name].margin * span for name, span in spans.items()}
+        names = [spec.name for spec in self.signature.outputs if spec.content == "masks"]
+        masks = (flipped_masks(self.case.name, name, right[name], judged[name], margins[name]) for name in names)
         return {
             "errors": {name: spread(right[name], judged[name]) for name in spans},
-            "masks": worst_of(pair for pairs in masks for pair in pairs),
+            "masks": worst_of(chain.from_iterable(masks)),
         }
 
 

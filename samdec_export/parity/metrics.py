@@ -1,18 +1,42 @@
-"""Distances between two outputs: pure NumPy, accumulated in float64. Numbers only, no verdicts."""
+"""Two outputs compared: structure, distances accumulated in float64, and how errors are spread. No verdicts."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from samdec_export.core.results import MaskMetrics, Number, TensorMetrics, Tilt
-from samdec_export.core.runner import Array
+from samdec_export.core.masks import pack_mask
+from samdec_export.core.results import (
+    Histogram,
+    Limit,
+    MaskMetrics,
+    MaskPair,
+    Number,
+    OutputMetrics,
+    TensorMetrics,
+    Tilt,
+    Violation,
+)
+from samdec_export.core.runner import Array, Outputs
+from samdec_export.core.signature import Content, DType, TensorSpec
 
-__all__ = ["best_mask_agreement", "decide", "mask_metrics", "tensor_metrics", "tilt_of"]
+__all__ = [
+    "add_up",
+    "best_mask_agreement",
+    "flipped_masks",
+    "mask_metrics",
+    "measure_outputs",
+    "measure_tensor",
+    "spread",
+    "structure_problems",
+    "tensor_metrics",
+    "tilt_of",
+    "worst_of",
+]
 
 MASK_THRESHOLD = 0.0
 """Logits above it are inside the mask, as in segment-anything."""
@@ -20,11 +44,71 @@ MASK_THRESHOLD = 0.0
 BLOCK = 1 << 20
 """Elements widened to float64 at once."""
 
+LEAST_SPAN: Final[dict[Content, float]] = {"scores": 1.0}
+"""A predicted IoU is a number between 0 and 1; the only one of a case may be near 0 and has no span of its own."""
+
+EDGES: Final = tuple(number / 4 for number in range(-40, 13))
+"""log10 of the errors between which they are counted: four bins for a power of ten."""
+
+KEPT: Final = 4
+"""Masks of a comparison that are kept, the worst first."""
+
+
+def structure_problems(
+    specs: tuple[TensorSpec, ...], shapes: Mapping[str, tuple[int, ...]], reference: Outputs, candidate: Outputs
+) -> Iterator[Violation]:
+    """Find what keeps outputs from being compared: names, dtypes, shapes, and numbers that are not finite."""
+    names = [spec.name for spec in specs]
+    if not names:
+        yield Violation(output="", metric="outputs", detail="nothing to compare")
+    if list(candidate) != names:
+        yield Violation(output="", metric="outputs", detail=f"outputs are {list(candidate)}, not {names}")
+        return
+    for spec in specs:
+        for role, array in (("reference", reference[spec.name]), ("candidate", candidate[spec.name])):
+            wider = role == "reference" and spec.dtype == "float16" and array.dtype == np.float32
+            for detail in _malformed("float32" if wider else spec.dtype, shapes[spec.name], array):
+                yield Violation(output=spec.name, metric="structure", detail=f"{role} {detail}")
+
+
+def _malformed(dtype: DType, shape: tuple[int, ...], array: Array) -> Iterator[str]:
+    if array.dtype != dtype:
+        yield f"is {array.dtype}, not {dtype}"
+    if array.shape != shape:
+        yield f"has shape {array.shape}, not {shape}"
+    elif not array.size:
+        yield "is empty"
+    elif not np.isfinite(array).all():
+        yield f"holds {int(np.count_nonzero(~np.isfinite(array)))} NaN or Inf"
+
+
+def measure_outputs(
+    specs: tuple[TensorSpec, ...], reference: Outputs, candidate: Outputs, limits: Mapping[str, Limit]
+) -> tuple[OutputMetrics, ...]:
+    """Return every metric of outputs of the right structure; limits say which pixels and scores are undecided."""
+    found = []
+    for spec in specs:
+        right, judged, limit = reference[spec.name], candidate[spec.name], limits[spec.name]
+        tensor = measure_tensor(spec, right, judged)
+        span = tensor.span or 0.0
+        masks = mask_metrics(right, judged, limit.margin * span) if spec.content == "masks" else None
+        ranked = spec.content == "scores" and right.shape[-1] > 1
+        best = best_mask_agreement(right, judged, limit.relative * span) if ranked else None
+        found.append(OutputMetrics(name=spec.name, tensor=tensor, masks=masks, best_mask=best))
+    return tuple(found)
+
+
+def measure_tensor(spec: TensorSpec, reference: Array, candidate: Array) -> TensorMetrics:
+    """Return the distances of one output, at the scale that its content has."""
+    return tensor_metrics(reference, candidate, least_span=LEAST_SPAN.get(spec.content, 0.0))
+
 
 def tensor_metrics(reference: Array, candidate: Array, least_span: float = 0.0) -> TensorMetrics:
     """Compare two tensors of one shape, finite and not empty."""
     max_abs, sum_abs, sum_square, dot, ref_square, cand_square = 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
-    for ref, cand in _blocks(reference, candidate):
+    flat = reference.reshape(-1), candidate.reshape(-1)
+    for start in range(0, reference.size, BLOCK):
+        ref, cand = (values[start : start + BLOCK].astype(np.float64) for values in flat)
         error = np.abs(ref - cand)
         max_abs = max(max_abs, float(error.max()))
         sum_abs += float(error.sum())
@@ -49,14 +133,12 @@ def tensor_metrics(reference: Array, candidate: Array, least_span: float = 0.0) 
 def mask_metrics(reference: Array, candidate: Array, margin: float = 0.0) -> MaskMetrics:
     """Compare mask logits (..., height, width) after thresholding.
 
-    Args:
-        reference: The logits that are right.
-        candidate: The logits to judge, of the same shape.
-        margin: A pixel whose reference logit is nearer than this to the threshold is undecided.
+    A pixel whose reference logit is within `margin` of the threshold is undecided.
     """
     ious, flips, undecided = [], [], 0
-    for ref, cand in zip(_masks(reference), _masks(candidate), strict=True):
-        inside, guess = decide(ref, cand, margin)
+    masks = (logits.reshape(-1, *logits.shape[-2:]) for logits in (reference, candidate))
+    for ref, cand in zip(*masks, strict=True):
+        inside, guess = _decide(ref, cand, margin)
         union = int(np.count_nonzero(inside | guess))
         ious.append(np.count_nonzero(inside & guess) / union if union else 1.0)
         flips.append(int(np.count_nonzero(inside != guess)))
@@ -70,20 +152,10 @@ def mask_metrics(reference: Array, candidate: Array, margin: float = 0.0) -> Mas
     )
 
 
-def decide(reference: Array, candidate: Array, margin: float = 0.0) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Return the pixels inside each of two masks; where the reference is within `margin` of the threshold, its own."""
-    near = np.abs(reference - MASK_THRESHOLD) < margin
-    inside = reference > MASK_THRESHOLD
-    return inside, np.where(near, inside, candidate > MASK_THRESHOLD)
-
-
 def best_mask_agreement(reference: Array, candidate: Array, margin: float = 0.0) -> float:
-    """Return the share of prompts whose best-scored mask is the same.
+    """Return the share of prompts whose best-scored mask is the same, from scores (..., M).
 
-    Args:
-        reference: Scores (..., M).
-        candidate: Scores to judge, of the same shape.
-        margin: Masks whose reference score is this near to the best are equally good choices.
+    Masks whose reference score is within `margin` of the best are equally good choices.
     """
     chosen = candidate.argmax(axis=-1, keepdims=True)
     score = np.take_along_axis(reference, chosen, axis=-1)[..., 0]
@@ -117,16 +189,56 @@ def _slope(direction: Array, error: Array) -> float:
     return float(np.vdot(direction, error)) / length if length else 0.0
 
 
+def spread(reference: Array, candidate: Array) -> Histogram:
+    """Count the errors of one output between EDGES; what lies outside is in the first or the last bin."""
+    error = np.abs(candidate.astype(np.float64) - reference).reshape(-1)
+    wrong = error[error > 0]
+    counts, _ = np.histogram(np.clip(np.log10(wrong), EDGES[0], EDGES[-1]), EDGES)
+    return Histogram(edges=EDGES, counts=tuple(counts.tolist()), exact=error.size - wrong.size)
+
+
+def add_up(parts: Sequence[Histogram]) -> Histogram:
+    """Return one histogram of several over EDGES, without the empty bins at both ends; it has one bin at least."""
+    counts = [sum(column) for column in zip(*(part.counts for part in parts), strict=True)]
+    filled = [number for number, count in enumerate(counts) if count] or [0]
+    first, last = filled[0], filled[-1] + 1
+    exact = sum(part.exact for part in parts)
+    return Histogram(edges=EDGES[first : last + 1], counts=tuple(counts[first:last]), exact=exact)
+
+
+def flipped_masks(case: str, output: str, reference: Array, candidate: Array, margin: float) -> Iterator[MaskPair]:
+    """Yield the masks of one output that flip a pixel, as both have them; logits within `margin` are undecided."""
+    for index in np.ndindex(reference.shape[:-2]):
+        inside, guess = _decide(reference[index], candidate[index], margin)
+        if flipped := int(np.count_nonzero(inside != guess)):
+            *image, prompt, mask = index
+            yield MaskPair(
+                artifact="",
+                case=case,
+                output=output,
+                image=image[0] if image else 0,
+                prompt=prompt,
+                mask=mask,
+                height=inside.shape[0],
+                width=inside.shape[1],
+                reference=pack_mask(inside),
+                candidate=pack_mask(guess),
+                flipped=flipped,
+                iou=float(np.count_nonzero(inside & guess) / np.count_nonzero(inside | guess)),
+            )
+
+
+def worst_of(pairs: Iterable[MaskPair]) -> tuple[MaskPair, ...]:
+    """Return those that are kept of several, the worst first."""
+    return tuple(sorted(pairs, key=lambda pair: pair.iou)[:KEPT])
+
+
+def _decide(reference: Array, candidate: Array, margin: float) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Return the pixels inside each of two masks; where the reference is within `margin` of the threshold, its own."""
+    near = np.abs(reference - MASK_THRESHOLD) < margin
+    inside = reference > MASK_THRESHOLD
+    return inside, np.where(near, inside, candidate > MASK_THRESHOLD)
+
+
 def _finite(value: float) -> Number:
     return float(value) if math.isfinite(value) else None
-
-
-def _blocks(reference: Array, candidate: Array) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
-    flat_reference, flat_candidate = reference.reshape(-1), candidate.reshape(-1)
-    for start in range(0, flat_reference.size, BLOCK):
-        window = slice(start, start + BLOCK)
-        yield flat_reference[window].astype(np.float64), flat_candidate[window].astype(np.float64)
-
-
-def _masks(logits: Array) -> Array:
-    return logits.reshape(-1, *logits.shape[-2:])

@@ -1,6 +1,7 @@
 """Inputs and outputs in the files of NVIDIA's Polygraphy: what `polygraphy run` loads and saves.
 
-Polygraphy itself reads and writes them. A path to read is one file, or a folder with a file for each iteration.
+Polygraphy itself reads and writes them, and is a DependencyError where it is not installed. A path to read is one file,
+or a folder with a file for each iteration; a UsageError says that it holds something else.
 """
 
 from __future__ import annotations
@@ -19,12 +20,7 @@ __all__ = ["read_inputs", "read_outputs", "write_inputs", "write_outputs"]
 
 
 def read_inputs(path: Path) -> list[dict[str, Array]]:
-    """Return what `--save-inputs` wrote: arrays by input name, for each iteration.
-
-    Raises:
-        UsageError: It cannot be read, or holds something else.
-        DependencyError: Polygraphy is not installed.
-    """
+    """Return what `--save-inputs` wrote: arrays by input name, for each iteration."""
     with _explained(path, "inputs"):
         from polygraphy.json import load_json
 
@@ -34,12 +30,7 @@ def read_inputs(path: Path) -> list[dict[str, Array]]:
 
 
 def read_outputs(path: Path) -> dict[str, list[dict[str, Array]]]:
-    """Return what `--save-outputs` wrote: for each runner, arrays by output name for each iteration.
-
-    Raises:
-        UsageError: It cannot be read, or holds something else.
-        DependencyError: Polygraphy is not installed.
-    """
+    """Return what `--save-outputs` wrote: for each runner, arrays by output name for each iteration."""
     found: dict[str, list[dict[str, Array]]] = {}
     with _explained(path, "outputs"):
         from polygraphy.comparator import RunResults
@@ -53,11 +44,7 @@ def read_outputs(path: Path) -> dict[str, list[dict[str, Array]]]:
 
 
 def write_inputs(path: Path, cases: Iterable[Feeds]) -> None:
-    """Write what `--load-inputs` reads. Every case is in memory at once.
-
-    Raises:
-        DependencyError: Polygraphy is not installed.
-    """
+    """Write what `--load-inputs` reads. Every case is in memory at once."""
     with _explained(path, "inputs"):
         from polygraphy.json import save_json
 
@@ -65,11 +52,7 @@ def write_inputs(path: Path, cases: Iterable[Feeds]) -> None:
 
 
 def write_outputs(path: Path, runner: str, cases: Iterable[Outputs]) -> None:
-    """Write what `--load-outputs` reads: a runner's outputs. Every case is in memory at once.
-
-    Raises:
-        DependencyError: Polygraphy is not installed.
-    """
+    """Write what `--load-outputs` reads: a runner's outputs. Every case is in memory at once."""
     with _explained(path, "outputs"):
         from polygraphy.comparator import RunResults
 

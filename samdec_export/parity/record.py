@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, TypeAlias
 
 from samdec_export.core import interrupts
 from samdec_export.core.errors import ValidationError
@@ -21,24 +21,14 @@ from samdec_export.core.signature import Signature
 from samdec_export.export.onnx_file import open_artifact
 from samdec_export.models.checkpoint import load_for
 from samdec_export.parity.cases import read_feeds
-from samdec_export.parity.golden import (
-    Golden,
-    GoldenCase,
-    GoldenRecord,
-    RecordedCase,
-    defects,
-    open_golden,
-    write_golden,
-)
+from samdec_export.parity.golden import Golden, GoldenCase, GoldenRecord, defects, open_golden, write_golden
+from samdec_export.parity.metrics import measure_tensor
 from samdec_export.parity.options import CaseOptions
 from samdec_export.parity.polygraphy import write_inputs, write_outputs
 from samdec_export.parity.references import Reference, eager_references
 from samdec_export.parity.sweeps import sweep
 
-if TYPE_CHECKING:
-    from samdec_export.core.artifact import Artifact
-
-__all__ = ["Recorded", "record", "show", "write_polygraphy"]
+__all__ = ["Recorded", "record", "write_polygraphy"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,12 +47,8 @@ class Recorded:
         return {"path": str(self.path), "bytes": self.path.stat().st_size, "golden": self.golden.record.to_json()}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Question:
-    """A case to be asked, and how to make its inputs again; None where they have to be stored."""
-
-    feeds: NamedFeeds
-    seeded: Case | None
+_Question: TypeAlias = tuple[NamedFeeds, Case | None]
+"""A case to be asked, and how to make its inputs again; None where they have to be stored."""
 
 
 def record(
@@ -97,7 +83,8 @@ def record(
     artifact = open_artifact(path)
     target = optional_path(out) or path.with_suffix(".golden.npz")
     check_target(target, (path, artifact.sidecar, weights, recorded))
-    questions = _questions(artifact.record.signature, recorded, seed, sweep, keep_inputs)
+    signature = artifact.record.signature
+    questions = _questions(signature, recorded, seed, sweep, keep_inputs)
     with staging(target.parent) as scratch:
         (reference,) = eager_references(artifact, load_for(artifact, weights))
         if reference.findings:
@@ -105,28 +92,21 @@ def record(
                 f"Nothing was recorded: {'; '.join(reference.findings)}.", "Give its own as {checkpoint}."
             )
         draft = scratch / target.name
-        write_golden(draft, _record(artifact, reference, seed), _recorded_cases(artifact, reference, questions))
+        whole = GoldenRecord(
+            artifact=artifact.record,
+            file=artifact.path.name,
+            reference=reference.runner.name,
+            seed=seed,
+            tools=tool_versions(*RECORD),
+        )
+        write_golden(draft, whole, _recorded_cases(signature, reference, questions))
         with interrupts.deferred():
             os.replace(draft, target)
     return Recorded(golden=open_golden(target))
 
 
-def show(path: Path) -> Recorded:
-    """Return what a golden holds.
-
-    Raises:
-        UsageError: It is missing, damaged, or of another schema.
-    """
-    return Recorded(golden=open_golden(path))
-
-
 def write_polygraphy(recorded: Recorded, inputs: Path | None, outputs: Path | None) -> None:
-    """Write a golden as the files that `polygraphy run` takes with --load-inputs and --load-outputs.
-
-    Args:
-        recorded: The golden.
-        inputs: The file for the inputs; None for none.
-        outputs: The file for the answers; None for none.
+    """Write a golden as the files that `polygraphy run` takes with --load-inputs and --load-outputs, or one of them.
 
     Raises:
         UsageError: A file cannot be written, or the golden is damaged.
@@ -153,49 +133,38 @@ def _questions(
     signature: Signature, feeds: Path | None, seed: int, width: SweepName, keep_inputs: bool
 ) -> list[_Question]:
     if feeds is not None:
-        return [_Question(feeds=case, seeded=None) for case in read_feeds(feeds, signature)]
-    return [
-        _Question(
-            feeds=NamedFeeds.of(signature, case, seed),
-            seeded=None if keep_inputs else case,
-        )
-        for case in sweep(signature, width)
-    ]
+        return [(case, None) for case in read_feeds(feeds, signature)]
+    cases = sweep(signature, width)
+    return [(NamedFeeds.of(signature, case, seed), None if keep_inputs else case) for case in cases]
 
 
-def _recorded_cases(artifact: Artifact, reference: Reference, questions: Sequence[_Question]) -> Iterator[RecordedCase]:
-    """Yield every question with its answer, one at a time."""
-    for question in track(questions, f"Recording {reference.runner.name}"):
-        feeds, seeded = question.feeds.make(), question.seeded
+def _recorded_cases(
+    signature: Signature, reference: Reference, questions: Sequence[_Question]
+) -> Iterator[tuple[GoldenCase, Feeds, Outputs]]:
+    """Yield every question with the inputs to store and the answer, one at a time."""
+    for question, seeded in track(questions, f"Recording {reference.runner.name}"):
+        feeds = question.make()
         outputs = reference.runner.run(feeds)
-        sizes = question.feeds.sizes
-        floors = _floors(artifact.record.signature, sizes, reference, question.feeds.name, feeds, outputs)
         case = GoldenCase(
-            name=question.feeds.name,
-            sizes=sizes,
+            name=question.name,
+            sizes=question.sizes,
             first=seeded.first if seeded else 0,
             values=seeded.values if seeded else "normal",
             mask_input=seeded.mask_input if seeded else None,
             stored=seeded is None,
             inputs_sha256=arrays_sha256(feeds),
-            floors=floors,
+            floors=_floors(signature, question, reference, feeds, outputs),
         )
-        yield RecordedCase(case=case, outputs=outputs, inputs={} if seeded else feeds)
+        yield case, {} if seeded else feeds, outputs
 
 
 def _floors(
-    signature: Signature, sizes: Mapping[str, int], reference: Reference, case: str, feeds: Feeds, outputs: Outputs
+    signature: Signature, case: NamedFeeds, reference: Reference, feeds: Feeds, outputs: Outputs
 ) -> dict[str, float]:
-    """Return each output's distance to float64, as a share of its span.
-
-    Raises:
-        ValidationError: The outputs are not finite, or a whole span away: nothing can be held against them.
-    """
-    from samdec_export.parity.compare import measure_tensor
-
+    """Return each output's distance to float64, as a share of its span; raise if the outputs are no reference."""
     assert reference.exact is not None
     floors = {}
-    if not (problems := defects(signature, sizes, outputs)):
+    if not (problems := defects(signature, case.sizes, outputs)):
         exact = reference.exact.run(feeds)
         floors = {
             spec.name: measure_tensor(spec, exact[spec.name], outputs[spec.name]).error for spec in signature.outputs
@@ -205,17 +174,7 @@ def _floors(
         ]
     if problems:
         raise ValidationError(
-            f"{reference.runner.name} is no reference in case {case}: {'; '.join(problems)}.",
+            f"{reference.runner.name} is no reference in case {case.name}: {'; '.join(problems)}.",
             "The checkpoint is damaged, or these inputs are unfit.",
         )
     return floors
-
-
-def _record(artifact: Artifact, reference: Reference, seed: int) -> GoldenRecord:
-    return GoldenRecord(
-        artifact=artifact.record,
-        file=artifact.path.name,
-        reference=reference.runner.name,
-        seed=seed,
-        tools=tool_versions(*RECORD),
-    )

@@ -33,18 +33,9 @@ __all__ = ["CaseTask", "run_task", "sweep_tasks"]
 class CaseTask:
     """One case of a validation.
 
-    Args:
-        file: The file to judge, as the machine that runs the task knows it.
-        checkpoint: What it was exported from; None where the weights are embedded, or there is a golden.
-        provider: Where ONNX Runtime runs; None for the CPU, or an engine.
-        tolerance: The limits; None for those of the file's precision.
-        evidence: Gather how errors are spread, and the worst masks.
-        asked: Of a sweep: the case.
-        seed: Of a sweep: seed of its inputs.
-        case: Of recorded inputs: the case's name.
-        feeds: The file that they are recorded in.
-        golden: The golden that they are recorded in, with eager PyTorch's answers.
-        place: In the sweep.
+    Paths are as the machine that runs the task knows them. `asked` and `seed` are of a sweep, and `case` names a
+    recorded one, in the file `feeds` or in a golden. Without a tolerance, the limits are those of the file's precision;
+    `evidence` gathers how errors are spread, and the worst masks.
     """
 
     file: str
@@ -66,11 +57,7 @@ class CaseTask:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> CaseTask:
-        """Read what `to_json` wrote.
-
-        Raises:
-            KeyError, TypeError, ValueError: `data` is not such an object.
-        """
+        """Read what `to_json` wrote; raise KeyError, TypeError or ValueError where `data` is not such an object."""
         return from_plain(cls, data)
 
 
@@ -99,8 +86,7 @@ def run_task(task: CaseTask) -> CaseMeasurement:
     """Measure one case.
 
     Raises:
-        UsageError: There is no such case.
-        SamdecError: A file cannot be opened or run, as the stages say.
+        SamdecError: There is no such case, or a file cannot be opened or run, as the stages say.
     """
     candidate = open_candidate(Path(task.file), task.provider)
     signature = candidate.artifact.record.signature

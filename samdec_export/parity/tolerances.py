@@ -93,13 +93,7 @@ def tilt_findings(output: str, tilt: Tilt, allowed: float, cases: int) -> Iterat
 
 
 def limit_of(tolerance: Tolerance, content: Content, floor: Number = None) -> Limit:
-    """Return what an output may differ by in a case.
-
-    Args:
-        tolerance: The limits of the precision.
-        content: What the output's values mean.
-        floor: The reference's own distance to float64 in this case; None to go by the tolerance alone.
-    """
+    """Return what an output may differ by in a case; its floor is the reference's own distance to float64, if known."""
     asked = tolerance.iou_predictions if content == "scores" else tolerance.logits
     raised = FLOOR_FACTOR * (floor or 0.0)
     return Limit(relative=max(asked, raised), margin=max(tolerance.margin, raised), floor=floor)

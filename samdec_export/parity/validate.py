@@ -13,8 +13,8 @@ from samdec_export.core.feeds import FeedsCache, NamedFeeds
 from samdec_export.core.log import track
 from samdec_export.core.results import CaseResult, Floor, Tilt, ValidationResult
 from samdec_export.core.signature import Signature
-from samdec_export.parity.evidence import add_up, worst_of
 from samdec_export.parity.measure import CaseMeasurement, Comparison, Measured, Place, answer_of, measure_case
+from samdec_export.parity.metrics import add_up, worst_of
 from samdec_export.parity.tolerances import tilt_findings
 
 __all__ = ["REPEATED", "merge", "validate"]
@@ -35,13 +35,7 @@ def validate(
 
     The first case is measured last, since its float64 is measured in any event and takes longer than its verdict. A few
     cases are run again after all others: a file that draws numbers, or in which an earlier run leaves something behind,
-    answers otherwise.
-
-    Args:
-        comparisons: Who is compared with whom.
-        signature: What the graph takes and returns.
-        cases: Inputs; at least one case.
-        findings: Reasons to fail that were met before; they are the first comparison's.
+    answers otherwise. `findings` are reasons to fail that were met before; they are the first comparison's.
 
     Returns:
         A result for each comparison, with cases in the order that they were given in.
@@ -49,7 +43,8 @@ def validate(
     Raises:
         ValidationError: There is no case: nothing would be compared.
     """
-    order = sorted(range(len(cases)), key=lambda number: (number == 0, _values(signature, cases[number])))
+    values = [sum(math.prod(spec.concrete(case.sizes)) for spec in signature.tensors) for case in cases]
+    order = sorted(range(len(cases)), key=lambda number: (number == 0, values[number]))
     title = f"Validating {comparisons[0].candidate.name}"
     again, kept = order[:REPEATED], FeedsCache()
     asked = [kept.keep([case])[0] if number in again else case for number, case in enumerate(cases)]
@@ -78,20 +73,6 @@ def merge(measurements: Sequence[CaseMeasurement]) -> tuple[ValidationResult, ..
     if not measurements:
         raise ValidationError("There is no case to compare.", "A validation that compares nothing proves nothing.")
     ordered = sorted(measurements, key=lambda item: item.place.number)
-    _require_whole(ordered)
-    results = [_result(made) for made in _by_comparison(ordered)]
-    findings = tuple(dict.fromkeys(finding for item in ordered for finding in item.findings))
-    first, *others = results
-    return (replace(first, findings=(*findings, *first.findings)), *others)
-
-
-def _values(signature: Signature, case: NamedFeeds) -> int:
-    """Count the values that go in and come out."""
-    return sum(math.prod(spec.concrete(case.sizes)) for spec in signature.tensors)
-
-
-def _require_whole(ordered: Sequence[CaseMeasurement]) -> None:
-    """Raise unless every case of one sweep is there once, measured by the same comparisons."""
     places = [item.place for item in ordered]
     if places != [Place(number=number, total=places[0].total) for number in range(places[0].total)]:
         numbers = ", ".join(f"{place.number} of {place.total}" for place in places)
@@ -104,6 +85,9 @@ def _require_whole(ordered: Sequence[CaseMeasurement]) -> None:
                 f"The cases were not all compared alike: {'; '.join(dict.fromkeys(names))}.",
                 "Measure every case with the same versions and the same limits.",
             )
+    first, *others = map(_result, _by_comparison(ordered))
+    findings = tuple(dict.fromkeys(finding for item in ordered for finding in item.findings))
+    return (replace(first, findings=(*findings, *first.findings)), *others)
 
 
 def _by_comparison(ordered: Sequence[CaseMeasurement]) -> list[list[_Made]]:
@@ -124,7 +108,17 @@ def _result(made: Sequence[_Made]) -> ValidationResult:
         reference=parts[0].reference,
         limits=parts[0].tolerance,
         floors=dict(_largest_floors(made)),
-        cases=tuple(_judged(item, part) for item, part in made),
+        cases=tuple(
+            CaseResult(
+                case=item.case,
+                sizes=item.sizes,
+                passed=not part.violations,
+                outputs=part.outputs,
+                violations=part.violations,
+                limits=part.limits,
+            )
+            for item, part in made
+        ),
         findings=tuple(
             finding
             for name, tilt in tilts.items()
@@ -148,18 +142,6 @@ def _mean_tilts(parts: Sequence[Measured]) -> Iterator[tuple[str, Tilt]]:
         tilts = [output.tilt for part in parts for output in part.outputs if output.name == name]
         if tilts:
             yield name, Tilt(**{key: statistics.fmean(getattr(tilt, key) for tilt in tilts) for key in Tilt.__slots__})
-
-
-def _judged(case: CaseMeasurement, part: Measured) -> CaseResult:
-    violations = part.violations
-    return CaseResult(
-        case=case.case,
-        sizes=case.sizes,
-        passed=not violations,
-        outputs=part.outputs,
-        violations=violations,
-        limits=part.limits,
-    )
 
 
 def _largest_floors(made: Sequence[_Made]) -> Iterator[tuple[str, Floor]]:

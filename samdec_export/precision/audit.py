@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, cast
 
 from samdec_export.core.dtypes import FORMATS, LowPrecision
-from samdec_export.core.errors import NoRecordError, UsageError
-from samdec_export.core.files import check_target, staging
+from samdec_export.core.errors import NoRecordError
 from samdec_export.core.log import track
 from samdec_export.core.options import SweepName
 from samdec_export.core.signature import Axis, Dim, DType, Signature, TensorSpec
@@ -21,12 +18,7 @@ from samdec_export.parity.options import SweepOptions
 from samdec_export.parity.sweeps import usual_feeds
 from samdec_export.precision.ranges import TensorRange, audit_ranges
 
-__all__ = ["Audited", "audit", "check_picture", "draw"]
-
-PICTURES = (".png", ".svg", ".pdf")
-
-ANNOTATED = 5
-"""Tensors whose names stand in the picture."""
+__all__ = ["Audited", "audit"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,7 +75,7 @@ class Audited:
             "overflowing_squares": [item.tensor for item in self.overflowing_squares],
             "tensors": [
                 {
-                    **item.to_json(),
+                    **asdict(item),
                     "overflow": item.overflow(precision),
                     "squares_overflow": item.squares_overflow(precision),
                     "margin": item.margin(precision) if item.absmax else None,  # JSON has no infinity
@@ -103,15 +95,9 @@ def audit(
     seed: int = SweepOptions.seed,
     sweep: SweepName = SweepOptions.sweep,
 ) -> Audited:
-    """Run an exported fp32 file and look at every float32 tensor on the way.
+    """Run an exported fp32 file and look at every float32 tensor on the way, to judge it for `precision`.
 
-    Args:
-        path: The ONNX file. One that samdec-export did not write needs `feeds`.
-        precision: What to judge for.
-        feeds: Recorded inputs, an `.npz` file, instead of a sweep.
-        case: The only case to run, by name.
-        seed: What the inputs follow from.
-        sweep: How wide to go.
+    A file that samdec-export did not write needs recorded inputs, `feeds`, instead of a sweep.
 
     Raises:
         NoRecordError: There are no feeds, and the file does not say what its inputs mean.
@@ -124,44 +110,8 @@ def audit(
     cases = read_feeds(feeds, signature) if feeds else usual_feeds(signature, sweep, seed)
     if case is not None:
         cases = only_case(cases, case)
-    inputs = (item.make() for item in track(cases, f"Auditing {path.name}"))
-    return Audited(
-        path=path,
-        precision=precision,
-        cases=tuple(item.name for item in cases),
-        ranges=audit_ranges(path, inputs),
-    )
-
-
-def check_picture(path: Path, inputs: Iterable[Path | None]) -> None:
-    """Raise unless a picture may be written to `path`.
-
-    Raises:
-        UsageError: It is no place for one, or one of the run's own inputs.
-    """
-    if path.suffix.lower() not in PICTURES:
-        raise UsageError(f"Cannot draw {path}: unknown kind of picture.", f"Name a file with {', '.join(PICTURES)}.")
-    check_target(path, inputs)
-    with staging(path.parent):
-        pass
-
-
-def draw(done: Audited, path: Path) -> None:
-    """Write a picture of the magnitudes in graph order.
-
-    Raises:
-        DependencyError, UsageError, GraphError: matplotlib is missing, or the file cannot be written.
-    """
-    from samdec_export.precision.plot import plot_ranges
-
-    path = Path(os.path.realpath(path))
-    named = done.worst(ANNOTATED)
-    if (square := done.largest_square) and square not in named:
-        named.append(square)
-    with staging(path.parent) as scratch:
-        title = f"{done.path.name}: largest magnitudes over {len(done.cases)} cases"
-        plot_ranges(done.ranges, named, done.precision, title, scratch / path.name)
-        os.replace(scratch / path.name, path)
+    ranges = audit_ranges(path, (item.make() for item in track(cases, f"Auditing {path.name}")))
+    return Audited(path=path, precision=precision, cases=tuple(item.name for item in cases), ranges=ranges)
 
 
 def _signature(path: Path, feeds: Path | None) -> Signature:

@@ -41,14 +41,8 @@ def autocast(
 ) -> None:
     """Write a copy of an fp32 graph whose nodes compute in `precision`, sorted, with a cast only where types meet.
 
-    Args:
-        source: The fp32 graph.
-        target: Where to write.
-        precision: fp16 or bf16.
-        keep: Names of nodes that stay in fp32.
-        stored_low: Those of them whose matrices are stored in `precision` all the same, with a cast behind each.
-        low_inputs: Inputs of the graph that come in `precision`; the others stay fp32.
-        low_outputs: Likewise outputs.
+    Nodes named in `keep` stay in fp32; the matrices of those in `stored_low` are stored in `precision` all the same,
+    with a cast behind each. The graph's `low_inputs` and `low_outputs` are in `precision`, the others in fp32.
 
     Raises:
         GraphError: The graph cannot be read, is not fp32, or is quantised.

@@ -6,9 +6,11 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from samdec_export.core.artifact import Artifact, Record, publish
+from samdec_export.backends.oracle.runner import OracleRunner
+from samdec_export.backends.ort import OrtRunner
+from samdec_export.core.artifact import Artifact, publish
 from samdec_export.core.dtypes import FORMATS
 from samdec_export.core.errors import GraphError, NoRecordError
 from samdec_export.core.feeds import NamedFeeds
@@ -16,13 +18,17 @@ from samdec_export.core.files import staging
 from samdec_export.core.log import step
 from samdec_export.core.packages import CONVERT, tool_versions
 from samdec_export.core.signature import Signature
-from samdec_export.export.onnx_file import open_artifact
+from samdec_export.export.cost import Product, fp32_products, shares_by_type, usual_products
+from samdec_export.export.dataflow import Dataflow, load_fp32
+from samdec_export.export.lint import lint
+from samdec_export.export.onnx_file import describe, load, open_artifact, stamp
+from samdec_export.parity.metrics import mask_metrics
+from samdec_export.precision.autocast import autocast
+from samdec_export.precision.convolution_products import convolutions_to_products
+from samdec_export.precision.keep import asked_for, keep_by_range, keep_by_rule, keep_cheap, stored_low
 from samdec_export.precision.options import Conversion
-
-if TYPE_CHECKING:
-    from samdec_export.export.cost import Product
-    from samdec_export.precision.ranges import TensorRange
-    from samdec_export.precision.search import SearchResult
+from samdec_export.precision.ranges import TensorRange, audit_ranges
+from samdec_export.precision.search import SearchResult, search
 
 __all__ = ["ConvertedFile", "convert_file", "open_fp32"]
 
@@ -68,45 +74,47 @@ class ConvertedFile:
         }
 
 
-def convert_file(
-    source: Artifact,
-    wanted: Conversion,
-    cases: Sequence[NamedFeeds],
-    out: Path,
-) -> ConvertedFile:
-    """Convert an exported fp32 file.
+def convert_file(source: Artifact, wanted: Conversion, cases: Sequence[NamedFeeds], out: Path) -> ConvertedFile:
+    """Convert the fp32 file that `open_fp32` returns, into the folder `out`.
 
-    Args:
-        source: The fp32 file, as `open_fp32` returns it.
-        wanted: Precision, and what is to stay in fp32.
-        cases: Inputs; ranges and flips are measured on those that are usual.
-        out: The folder to write to.
+    Ranges and flips are measured on the `cases` that are usual.
 
     Raises:
         GraphError: Too few of the matrix products would be in the wanted type.
         UsageError, DependencyError: As the passes say. Nothing is left in `out`.
     """
-    from samdec_export.export.cost import shares_by_type, usual_products
-    from samdec_export.export.lint import lint
-    from samdec_export.export.onnx_file import describe, stamp
-
     with staging(out) as scratch:
-        draft = scratch / "converted.onnx"
-        graph = _without_convolutions(source, scratch) if wanted.precision == "bf16" else source
+        draft, graph = scratch / "converted.onnx", source
+        if wanted.precision == "bf16":  # in which ONNX has no convolutions
+            graph = replace(source, path=scratch / "products.onnx")
+            with step("Writing convolutions as products"):
+                convolutions_to_products(source.path, graph.path)
         flops = {product.node: product.flops for product in usual_products(graph.path, source.record.signature)}
         usual = [case for case in cases if case.usual]
         kept, ranges = _protected(graph, wanted, usual, flops) if wanted.protect else ({}, ())
-        kept |= _asked_for(source, wanted)
+        kept |= asked_for(source.path, wanted.keep_fp32)
         found = _search(graph, wanted, kept, usual, draft, flops) if wanted.max_flips is not None else None
         if found:
             kept |= {node: f"search: {unit.without:.2%} flip without it" for unit in found.units for node in unit.nodes}
         with step(f"Converting to {wanted.precision}"):
             signature = _write(graph, wanted, kept, draft)
         products = usual_products(draft, signature)
-        if wanted.all_matmuls:
-            _require_all_matmuls(products, kept)
+        if wanted.all_matmuls and (stayed := fp32_products(products)):
+            raise GraphError(
+                f"{{all_matmuls}}: {len(stayed)} of the matmuls must stay in fp32: {_reasons(stayed, kept)}.",
+                "Leave out {all_matmuls}, or the {keep_fp32} that names them.",
+            )
         _require_share(products, wanted, kept)
-        record = _record(source, wanted, kept, signature)
+        record = replace(
+            source.record,
+            precision=wanted.precision,
+            io=wanted.io,
+            parent=source.sha256,
+            conversion=wanted.to_json(),
+            kept=dict(sorted(kept.items())),
+            signature=signature,
+            tools=tool_versions(*CONVERT),
+        )
         with step("Checking"):
             stamp(draft, record.to_metadata())
             lint(draft, signature)
@@ -118,16 +126,10 @@ def convert_file(
 
 
 def open_fp32(path: Path) -> Artifact:
-    """Return the exported fp32 file at `path`.
-
-    Raises:
-        GraphError: It cannot be read, is not fp32, or carries no record.
-    """
+    """Return the exported fp32 file at `path`; raise a GraphError if it is not one, or carries no record."""
     try:
         source = open_artifact(path)
     except NoRecordError as error:
-        from samdec_export.export.dataflow import load_fp32
-
         load_fp32(path)
         raise NoRecordError(
             f"{path} carries no record: its axes' ranges, and what to compare it with, are not known.",
@@ -141,36 +143,10 @@ def open_fp32(path: Path) -> Artifact:
     return source
 
 
-def _record(source: Artifact, wanted: Conversion, kept: Mapping[str, str], signature: Signature) -> Record:
-    return replace(
-        source.record,
-        precision=wanted.precision,
-        io=wanted.io,
-        parent=source.sha256,
-        conversion=wanted.to_json(),
-        kept=dict(sorted(kept.items())),
-        signature=signature,
-        tools=tool_versions(*CONVERT),
-    )
-
-
-def _without_convolutions(source: Artifact, scratch: Path) -> Artifact:
-    """Return the same graph for bf16, in which ONNX has no convolutions; only its path is another."""
-    from samdec_export.precision.convolution_products import convolutions_to_products
-
-    path = scratch / "products.onnx"
-    with step("Writing convolutions as products"):
-        convolutions_to_products(source.path, path)
-    return replace(source, path=path)
-
-
 def _protected(
     source: Artifact, wanted: Conversion, cases: Sequence[NamedFeeds], flops: Mapping[str, int]
 ) -> tuple[dict[str, str], Sequence[TensorRange]]:
     """Return what the rules and the measured ranges keep, and those ranges."""
-    from samdec_export.precision.keep import keep_by_range, keep_by_rule, keep_cheap
-    from samdec_export.precision.ranges import audit_ranges
-
     with step("Measuring ranges"):
         ranges = audit_ranges(source.path, (case.make() for case in cases))
     absmax = {found.tensor: math.inf if found.nonfinite else found.absmax for found in ranges}
@@ -181,29 +157,17 @@ def _protected(
     return keep_cheap(source.path, flops) | by_range | keep_by_rule(source.path, scores), ranges
 
 
-def _asked_for(source: Artifact, wanted: Conversion) -> dict[str, str]:
-    from samdec_export.precision.keep import asked_for
-
-    return asked_for(source.path, wanted.keep_fp32)
-
-
 def _write(source: Artifact, wanted: Conversion, kept: Mapping[str, str], draft: Path) -> Signature:
     """Write the typed graph into `draft`; returns its signature."""
-    from samdec_export.precision.autocast import autocast
-    from samdec_export.precision.keep import stored_low
-
     signature = source.record.signature if wanted.io == "fp32" else source.record.signature.in_fp16()
-    low_inputs, low_outputs = (
-        [spec.name for spec in specs if spec.dtype == "float16"] for specs in (signature.inputs, signature.outputs)
-    )
     autocast(
         source.path,
         draft,
         wanted.precision,
         keep=kept,
         stored_low=stored_low(kept),
-        low_inputs=low_inputs,
-        low_outputs=low_outputs,
+        low_inputs=[spec.name for spec in signature.inputs if spec.dtype == "float16"],
+        low_outputs=[spec.name for spec in signature.outputs if spec.dtype == "float16"],
     )
     return signature
 
@@ -217,11 +181,6 @@ def _search(
     flops: Mapping[str, int],
 ) -> SearchResult:
     """Find more nodes to keep, until few enough mask pixels flip."""
-    from samdec_export.backends.oracle.runner import OracleRunner
-    from samdec_export.backends.ort import OrtRunner
-    from samdec_export.parity.metrics import mask_metrics
-    from samdec_export.precision.search import search
-
     assert wanted.max_flips is not None
     signature = source.record.signature
     (masks, *_) = (spec.name for spec in signature.outputs if spec.content == "masks")
@@ -241,7 +200,8 @@ def _search(
     total = sum(flops.values())
     weights = {node: count / total for node, count in flops.items()}
     budget = 1 - LEAST_SHARE - sum(weights.get(node, 0.0) for node in kept)
-    nodes = [node for node in _float_nodes(source.path) if node not in kept]
+    flow = Dataflow(load(source.path))
+    nodes = [node.name for node in flow.nodes.values() if flow.float_outputs(node) and node.name not in kept]
     with step("Searching for what to keep in fp32") as note:
         found = search(nodes, measure, wanted.max_flips, weights=weights, budget=budget)
     if not found.reached:
@@ -253,27 +213,7 @@ def _search(
     return found
 
 
-def _float_nodes(path: Path) -> list[str]:
-    from samdec_export.export.dataflow import Dataflow
-    from samdec_export.export.onnx_file import load
-
-    flow = Dataflow(load(path))
-    return [node.name for node in flow.nodes.values() if flow.float_outputs(node)]
-
-
-def _require_all_matmuls(products: Sequence[Product], kept: Mapping[str, str]) -> None:
-    from samdec_export.export.cost import fp32_products
-
-    if stayed := fp32_products(products):
-        raise GraphError(
-            f"{{all_matmuls}}: {len(stayed)} of the matmuls must stay in fp32: {_reasons(stayed, kept)}.",
-            "Leave out {all_matmuls}, or the {keep_fp32} that names them.",
-        )
-
-
 def _require_share(products: Sequence[Product], wanted: Conversion, kept: Mapping[str, str]) -> None:
-    from samdec_export.export.cost import shares_by_type
-
     low = FORMATS[wanted.precision].dtype
     share = shares_by_type(products).get(low, 0.0)
     if share >= LEAST_SHARE:

@@ -37,10 +37,8 @@ def convolutions_to_products(source: Path, target: Path) -> None:
     The product takes over its convolution's name, so that what names nodes finds it; the nodes around it are called
     `<name>/<what>`. No tensor gets more than four axes, and height and width may be dynamic.
 
-    Args:
-        source: The fp32 graph. Its convolutions are two-dimensional, with constant weights, a square kernel as large
-            as the stride and a part of the image's sides, and neither padding, groups nor dilation.
-        target: Where to write.
+    The convolutions are two-dimensional, with constant weights, a square kernel as large as the stride and a part of
+    the image's sides, and neither padding, groups nor dilation.
 
     Raises:
         GraphError: The graph cannot be read, is not fp32, or has another convolution; the message names it.
@@ -67,13 +65,8 @@ class _Rewriter:
 
     def write(self, node: onnx.NodeProto) -> Iterator[onnx.NodeProto]:
         """Yield the node itself, or what stands for a convolution."""
-        match node.op_type:
-            case "Conv":
-                yield from self._convolution(node)
-            case "ConvTranspose":
-                yield from self._transposed(node)
-            case _:
-                yield node
+        writers = {"Conv": self._convolution, "ConvTranspose": self._transposed}
+        yield from writers[node.op_type](node) if node.op_type in writers else [node]
 
     def _convolution(self, node: onnx.NodeProto) -> Iterator[onnx.NodeProto]:
         weight, side = self._plain(node)  # (D, C, k, k)

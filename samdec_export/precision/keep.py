@@ -31,45 +31,41 @@ SPELLED_OUT = frozenset({"Sub", "Pow", "Mul", "ReduceMean", "ReduceSumSquare", "
 """What a normalisation is made of where it is not one operator."""
 
 COMPARISONS = frozenset({"Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Floor", "Ceil", "Round"})
+WHOLE = frozenset({TensorProto.INT64, TensorProto.INT32, TensorProto.BOOL})
 
 
 def keep_by_rule(path: Path, scores: Sequence[str] = ()) -> dict[str, str]:
     """Return nodes whose arithmetic needs fp32 whatever the weights are: name and reason.
 
-    Args:
-        path: The fp32 graph.
-        scores: Its outputs by which masks are ranked.
-
-    Raises:
-        GraphError: The file cannot be read.
+    `scores` are the outputs by which masks are ranked. Raises a GraphError if the fp32 file cannot be read.
     """
     flow = Dataflow(load(path))
+    nodes = flow.nodes.values()
+    waves = [node.name for node in nodes if node.op_type in ("Sin", "Cos")]
+    whole = [node.name for node in nodes if node.op_type in COMPARISONS or _casts_to_whole(node)]
+    # What the scores follow from, less what the other outputs need too.
+    others = [value.name for value in flow.model.graph.output if value.name not in scores]
+    ranking, shared = (
+        flow.ancestors(flow.makers[name] for name in names if name in flow.makers) for names in (scores, others)
+    )
+    rules: dict[str, Iterable[str]] = {
+        "normalisation: squares and their mean leave the range first": _normalisations(flow),
+        "positional encoding: a phase of many turns loses its fraction": flow.ancestors(waves),
+        "coordinates, labels and sizes: whole numbers are decided on them": flow.ancestors(whole, stop=MATRIX_PRODUCTS),
+        "scores: masks are ranked by them, and they take a few matmuls of a few rows": ranking - shared,
+        "resizing: weights follow from coordinates": [node.name for node in nodes if node.op_type == "Resize"],
+    }
     kept: dict[str, str] = {}
-    for name in _normalisations(flow):
-        kept.setdefault(name, "normalisation: squares and their mean leave the range first")
-    waves = [node.name for node in flow.nodes.values() if node.op_type in ("Sin", "Cos")]
-    for name in flow.ancestors(waves):
-        kept.setdefault(name, "positional encoding: a phase of many turns loses its fraction")
-    whole = [node.name for node in flow.nodes.values() if _is_decision(node)]
-    for name in flow.ancestors(whole, stop=MATRIX_PRODUCTS):
-        kept.setdefault(name, "coordinates, labels and sizes: whole numbers are decided on them")
-    for name in _only_for(flow, scores):
-        kept.setdefault(name, "scores: masks are ranked by them, and they take a few matmuls of a few rows")
-    for node in flow.nodes.values():
-        if node.op_type == "Resize":
-            kept.setdefault(node.name, "resizing: weights follow from coordinates")
+    for reason, names in rules.items():
+        for name in names:
+            kept.setdefault(name, reason)
     return kept
 
 
 def keep_cheap(path: Path, flops: Mapping[str, int]) -> dict[str, str]:
     """Return the cheapest matmuls, as many as `CHEAP_SHARE` allows, and what only joins kept nodes: name and reason.
 
-    Args:
-        path: The fp32 graph.
-        flops: The operations of each matrix product, by node.
-
-    Raises:
-        GraphError: The file cannot be read.
+    `flops` are the operations of each matmul, by node. Raises a GraphError if the fp32 file cannot be read.
     """
     flow = Dataflow(load(path))
     left = CHEAP_SHARE * sum(flops.values())
@@ -85,11 +81,7 @@ def keep_cheap(path: Path, flops: Mapping[str, int]) -> dict[str, str]:
 
 
 def stored_low(kept: Mapping[str, str]) -> frozenset[str]:
-    """Return the kept nodes that compute exactly with weights that need not be: those are most of a file's bytes.
-
-    Args:
-        kept: Nodes in fp32 with reasons, as the functions of this module give them.
-    """
+    """Return the nodes of `keep_cheap`: they compute in fp32; their weights, most of a file's bytes, need not be."""
     return frozenset(node for node, reason in kept.items() if reason.startswith(CHEAP))
 
 
@@ -98,14 +90,8 @@ def keep_by_range(
 ) -> dict[str, str]:
     """Return nodes that read or make a tensor which may leave the range of `precision`: name and reason.
 
-    Args:
-        path: The fp32 graph.
-        precision: The wanted one.
-        absmax: The largest magnitude measured in each tensor, by name.
-        margin: How many times below the largest number it must stay.
-
-    Raises:
-        GraphError: The file cannot be read.
+    `absmax` holds the largest magnitude measured in each tensor, which must stay `margin` times below the largest
+    number. Raises a GraphError if the fp32 file cannot be read.
     """
     flow = Dataflow(load(path))
     limit = FORMATS[precision].largest / margin
@@ -127,7 +113,7 @@ def asked_for(path: Path, patterns: Sequence[str]) -> dict[str, str]:
     nodes = list(Dataflow(load(path)).nodes.values())
     kept: dict[str, str] = {}
     for pattern in patterns:
-        found = [node.name for node in nodes if _matches(node, pattern)]
+        found = [node.name for node in nodes if fnmatchcase(node.name, pattern) or fnmatchcase(node.op_type, pattern)]
         if not found:
             raise UsageError(
                 f"{{keep_fp32}} {pattern!r} matches no node and no operator of {path}.",
@@ -165,37 +151,18 @@ def _seen(flow: Dataflow, name: str, *, forward: bool) -> Iterator[str]:
             yield other.name
 
 
-def _only_for(flow: Dataflow, outputs: Sequence[str]) -> set[str]:
-    """Return the nodes that nothing but these outputs follows from."""
-    others = [value.name for value in flow.model.graph.output if value.name not in outputs]
-    # What follows backwards from these outputs, less what the other outputs need too.
-    own, shared = (
-        flow.ancestors(flow.makers[name] for name in names if name in flow.makers) for names in (outputs, others)
-    )
-    return own - shared
-
-
-def _matches(node: onnx.NodeProto, pattern: str) -> bool:
-    return fnmatchcase(node.name, pattern) or fnmatchcase(node.op_type, pattern)
-
-
-def _is_decision(node: onnx.NodeProto) -> bool:
-    if node.op_type == "Cast":
-        return any(
-            attribute.i in (TensorProto.INT64, TensorProto.INT32, TensorProto.BOOL) for attribute in node.attribute
-        )
-    return node.op_type in COMPARISONS
+def _casts_to_whole(node: onnx.NodeProto) -> bool:
+    return node.op_type == "Cast" and any(attribute.i in WHOLE for attribute in node.attribute)
 
 
 def _normalisations(flow: Dataflow) -> Iterator[str]:
     """Yield normalisations: operators, and those spelled out, back from each square root to the means."""
-    roots = [node for node in flow.nodes.values() if node.op_type == "Sqrt"]
     yield from (node.name for node in flow.nodes.values() if node.op_type in NORMALISATIONS)
-    for root in roots:
+    for root in (node for node in flow.nodes.values() if node.op_type == "Sqrt"):
         chain = _chain(flow, root)
         if any(flow.nodes[name].op_type in ("ReduceMean", "ReduceSumSquare") for name in chain):
             yield from chain
-            yield from _users(flow, [root.name])
+            yield from _users(flow, root.name)
 
 
 def _chain(flow: Dataflow, root: onnx.NodeProto) -> list[str]:
@@ -218,13 +185,11 @@ def _chain(flow: Dataflow, root: onnx.NodeProto) -> list[str]:
     return found
 
 
-def _users(flow: Dataflow, names: Iterable[str]) -> Iterator[str]:
+def _users(flow: Dataflow, name: str) -> Iterator[str]:
     """Yield the divisions and products behind a root."""
-    for name in names:
-        for tensor in flow.nodes[name].output:
-            for reader in flow.readers[tensor]:
-                node = flow.nodes[reader]
-                if node.op_type in ("Div", "Reciprocal", "Mul"):
-                    yield reader
-                    if node.op_type == "Reciprocal":
-                        yield from _users(flow, [reader])
+    for reader in (reader for tensor in flow.nodes[name].output for reader in flow.readers[tensor]):
+        operator = flow.nodes[reader].op_type
+        if operator in ("Div", "Reciprocal", "Mul"):
+            yield reader
+            if operator == "Reciprocal":
+                yield from _users(flow, reader)

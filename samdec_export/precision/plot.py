@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from samdec_export.core.dtypes import FORMATS, LowPrecision
-from samdec_export.core.errors import DependencyError
+from samdec_export.core.errors import DependencyError, UsageError
+from samdec_export.core.files import check_target, staging
+from samdec_export.precision.audit import Audited
 from samdec_export.precision.ranges import TensorRange
 
 if TYPE_CHECKING:
@@ -15,7 +18,12 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from matplotlib.transforms import Bbox
 
-__all__ = ["plot_ranges"]
+__all__ = ["check_picture", "draw"]
+
+PICTURES = (".png", ".svg", ".pdf")
+
+ANNOTATED = 5
+"""Tensors whose names stand in the picture."""
 
 FAR_LIMIT = 1e8
 """A limit this many times above everything stands in the legend alone: drawn, it would leave no room for the rest."""
@@ -29,20 +37,22 @@ SMALLEST = 1e-6
 VALUE, WEIGHT, SQUARE, OVERFLOW = "tab:blue", "0.65", "tab:orange", "tab:red"
 
 
-def plot_ranges(
-    ranges: Sequence[TensorRange], worst: Sequence[TensorRange], precision: LowPrecision, title: str, path: Path
-) -> None:
-    """Draw the largest magnitude of each tensor in graph order against what a precision holds.
+def check_picture(path: Path, inputs: Iterable[Path | None]) -> None:
+    """Raise a UsageError if `path` is no place for a picture, or one of the run's own inputs."""
+    if path.suffix.lower() not in PICTURES:
+        raise UsageError(f"Cannot draw {path}: unknown kind of picture.", f"Name a file with {', '.join(PICTURES)}.")
+    check_target(path, inputs)
+    with staging(path.parent):
+        pass
 
-    Args:
-        ranges: Every tensor, in graph order.
-        worst: Those to name.
-        precision: Whose limit to draw.
-        title: What stands above.
-        path: The file; its suffix decides what kind of picture.
+
+def draw(done: Audited, path: Path) -> None:
+    """Draw the largest magnitude of each tensor in graph order against what a precision holds, and name the worst.
+
+    The suffix of `path` decides what kind of picture.
 
     Raises:
-        DependencyError: matplotlib is not installed.
+        DependencyError, UsageError, GraphError: matplotlib is missing, or the file cannot be written.
     """
     try:
         from matplotlib.figure import Figure
@@ -50,15 +60,21 @@ def plot_ranges(
         raise DependencyError("matplotlib is not installed.", "pip install 'samdec-export[plot]'.") from error
     figure = Figure(figsize=(12, 6), layout="constrained")
     axis = figure.subplots()
-    _draw_points(axis, ranges, precision)
-    _draw_limit(axis, ranges, precision)
+    _draw_points(axis, done.ranges, done.precision)
+    _draw_limit(axis, done.ranges, done.precision)
     axis.set_xlabel("tensor, in graph order")
     axis.set_ylabel("largest magnitude")
-    axis.set_title(title)
+    axis.set_title(f"{done.path.name}: largest magnitudes over {len(done.cases)} cases")
     axis.grid(alpha=0.3)
     axis.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), fontsize="small", frameon=False)
-    _name(figure, axis, ranges, worst)
-    figure.savefig(path, dpi=110)
+    named = done.worst(ANNOTATED)
+    if (square := done.largest_square) and square not in named:
+        named.append(square)
+    _name(figure, axis, done.ranges, named)
+    path = Path(os.path.realpath(path))
+    with staging(path.parent) as scratch:
+        figure.savefig(scratch / path.name, dpi=110)
+        os.replace(scratch / path.name, path)
 
 
 def _draw_points(axis: Axes, ranges: Sequence[TensorRange], precision: LowPrecision) -> None:
@@ -115,20 +131,12 @@ def _name(figure: Figure, axis: Axes, ranges: Sequence[TensorRange], worst: Sequ
             )
             note.get_window_extent()  # puts it into its place
             box = Text.get_window_extent(note).padded(6)  # without the line to the point
-            line = _line(axis.transData.transform(places[item.tensor]).tolist(), (box.x0 if dx > 0 else box.x1, box.y0))
+            start, end = axis.transData.transform(places[item.tensor]).tolist(), (box.x0 if dx > 0 else box.x1, box.y0)
+            line = [[a + part / 10 * (b - a) for a, b in zip(start, end, strict=True)] for part in range(1, 10)]
             fits = inside.contains(box.x0, box.y0) and inside.contains(box.x1, box.y1)
-            covers = (
-                box.count_contains(dots)
-                + box.count_overlaps(taken)
-                + sum(other.count_contains(line) for other in taken)
-            )
-            if fits and not covers:
+            covers = box.count_contains(dots) + box.count_overlaps(taken)
+            if fits and not covers and not any(other.count_contains(line) for other in taken):
                 taken.append(box)
                 dots += line
                 break
             note.remove()
-
-
-def _line(start: Sequence[float], end: Sequence[float]) -> list[list[float]]:
-    """Return positions along the line from a point to its name."""
-    return [[a + part / 10 * (b - a) for a, b in zip(start, end, strict=True)] for part in range(1, 10)]

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 import numpy as np
 
@@ -36,15 +36,12 @@ class TensorRange:
 
     Args:
         tensor: Its name.
-        node: The node that makes it; the tensor's name for an input or an initialiser.
-        op: That node's operator; empty for an input or an initialiser.
+        node: The node that makes it; the tensor's name for an input or an initialiser, which have no `op`.
         kind: Where it comes from. A Constant node makes a weight.
         absmax: The largest finite magnitude.
         smallest: The smallest finite magnitude other than zero; None where there is none.
-        values: How many were seen.
-        nonzero: How many of them were finite and not zero.
+        nonzero: How many of the `values` were finite and not zero.
         below: Of those, how many are below the smallest normal number of each precision.
-        nonfinite: How many were infinite or not a number.
         squared_absmax: For a LayerNormalization the largest (x - mean)**2 of its input x, which a variance that is
             spelled out or accumulated in 16 bits has to hold: where that is infinite the output is zero, without a NaN
             to notice. None for all else.
@@ -54,12 +51,12 @@ class TensorRange:
     node: str
     op: str
     kind: Kind
-    absmax: float
-    smallest: float | None
-    values: int
-    nonzero: int
-    below: Mapping[Precision, int]
-    nonfinite: int
+    absmax: float = 0.0
+    smallest: float | None = None
+    values: int = 0
+    nonzero: int = 0
+    below: Mapping[Precision, int] = field(default_factory=lambda: dict.fromkeys(PRECISIONS, 0))
+    nonfinite: int = 0
     squared_absmax: float | None = None
 
     @property
@@ -88,18 +85,11 @@ class TensorRange:
         """Return the share of the non-zero values, 0 to 1, that lose precision or vanish because they are too small."""
         return self.below[precision] / self.nonzero if self.nonzero else 0.0
 
-    def to_json(self) -> dict[str, Any]:
-        """Return every field as JSON."""
-        return asdict(self)
-
 
 def audit_ranges(path: Path, feeds: Iterable[Feeds], *, nodes_per_run: int = NODES_PER_RUN) -> tuple[TensorRange, ...]:
     """Run an fp32 graph in ONNX Runtime, without optimisation, and look at every float32 tensor on the way.
 
-    Args:
-        path: An ONNX file.
-        feeds: Sets of inputs, taken one by one.
-        nodes_per_run: Nodes that run together; the result does not depend on it.
+    Inputs are taken one set at a time, and the result does not depend on how many nodes run together.
 
     Returns:
         The graph's inputs, then node by node the weights that it is the first to take and its outputs.
@@ -110,96 +100,77 @@ def audit_ranges(path: Path, feeds: Iterable[Feeds], *, nodes_per_run: int = NOD
         DependencyError: ONNX Runtime is not installed.
     """
     graph = StepwiseGraph(load_fp32(path), path, nodes_per_run)
-    tallies = _tallies(graph)
-    if not tallies:
+    found = _unmeasured(graph)
+    if not found:
         raise GraphError(f"{path} holds no float32 tensor.", "The audit is for fp32 graphs.")
     empty = True
     for inputs in feeds:
         empty = False
-        _take_in(graph, inputs, tallies)
+        graph.check(inputs)
+        for name in inputs.keys() & found.keys():
+            found[name] = _with_values(found[name], inputs[name])
+        for node, values in graph.run(inputs):
+            for name in node.output:
+                if name in found:
+                    found[name] = _with_values(found[name], values[name])
+            if node.op_type == "LayerNormalization" and node.output[0] in found:
+                axis = next((attribute.i for attribute in node.attribute if attribute.name == "axis"), -1)
+                found[node.output[0]] = _with_squares(found[node.output[0]], values[node.input[0]], axis)
     if empty:
         raise UsageError("There are no inputs to run the graph with.", "What was not measured has no range.")
-    return tuple(tally.result() for tally in tallies.values())
+    return tuple(found.values())
 
 
-@dataclass(slots=True)
-class _Tally:
-    """The range of one tensor so far; fields as those of `TensorRange`."""
-
-    tensor: str
-    node: str
-    op: str
-    kind: Kind
-    absmax: float = 0.0
-    smallest: float = math.inf
-    values: int = 0
-    nonzero: int = 0
-    below: dict[Precision, int] = field(default_factory=lambda: dict.fromkeys(PRECISIONS, 0))
-    nonfinite: int = 0
-    squared_absmax: float | None = None
-
-    def add(self, array: Array) -> None:
-        flat = array.reshape(-1)
-        for start in range(0, flat.size, BLOCK):
-            self._add_block(np.abs(flat[start : start + BLOCK]))
-
-    def _add_block(self, magnitudes: Array) -> None:
-        self.values += magnitudes.size
-        largest = magnitudes.max()
-        if not np.isfinite(largest):
-            finite = magnitudes[np.isfinite(magnitudes)]
-            self.nonfinite += magnitudes.size - finite.size
-            magnitudes, largest = finite, finite.max(initial=0)
-        self.absmax = max(self.absmax, float(largest))
-        smallest = float(magnitudes.min(where=magnitudes > 0, initial=np.inf))
-        self.smallest = min(self.smallest, smallest)
-        nonzero = int(np.count_nonzero(magnitudes))
-        self.nonzero += nonzero
-        for precision, limits in FORMATS.items():
-            if smallest < limits.smallest_normal:
-                zeros = magnitudes.size - nonzero
-                self.below[precision] += int(np.count_nonzero(magnitudes < limits.smallest_normal)) - zeros
-
-    def add_squares(self, array: Array, axis: int) -> None:
-        """Take in the input of a LayerNormalization over the axes from `axis` on."""
-        if not array.size:
-            return
-        axes = tuple(range(axis % array.ndim, array.ndim))
-        with np.errstate(invalid="ignore"):  # inf - inf: counted as non-finite where it comes from
-            mean = array.mean(axes, dtype=np.float64)
-            deviation = np.maximum(array.max(axes) - mean, mean - array.min(axes))
-        largest = float(deviation.max(where=np.isfinite(deviation), initial=0))
-        self.squared_absmax = max(self.squared_absmax or 0.0, largest**2)
-
-    def result(self) -> TensorRange:
-        fields = {name: getattr(self, name) for name in self.__slots__}
-        return TensorRange(**fields | {"smallest": self.smallest if self.nonzero else None})
-
-
-def _tallies(graph: StepwiseGraph) -> dict[str, _Tally]:
-    """Return a tally for every float32 tensor, in graph order; those of initialisers are complete."""
-    tallies = {name: _Tally(name, name, "", "input") for name in graph.inputs if graph.is_float32(name)}
+def _unmeasured(graph: StepwiseGraph) -> dict[str, TensorRange]:
+    """Return a range for every float32 tensor, in graph order; those of initialisers are complete."""
+    inputs = (name for name in graph.inputs if graph.is_float32(name))
+    found = {name: TensorRange(tensor=name, node=name, op="", kind="input") for name in inputs}
     for node in graph.nodes:
         for name in node.input:
             weight = graph.weights.get(name)
-            if weight is not None and weight.dtype == np.float32 and name not in tallies:
-                tallies[name] = _Tally(name, name, "", "weight")
-                tallies[name].add(weight)
+            if weight is not None and weight.dtype == np.float32 and name not in found:
+                found[name] = _with_values(TensorRange(tensor=name, node=name, op="", kind="weight"), weight)
         kind: Kind = "weight" if node.op_type == "Constant" else "node"
         for name in node.output:
             if graph.is_float32(name):
-                tallies[name] = _Tally(name, node.name or name, node.op_type, kind)
-    return tallies
+                found[name] = TensorRange(tensor=name, node=node.name or name, op=node.op_type, kind=kind)
+    return found
 
 
-def _take_in(graph: StepwiseGraph, feeds: Feeds, tallies: Mapping[str, _Tally]) -> None:
-    graph.check(feeds)
-    for name in feeds.keys() & tallies.keys():
-        tallies[name].add(feeds[name])
-    for node, values in graph.run(feeds):
-        for name in node.output:
-            if name in tallies:
-                tallies[name].add(values[name])
-        if node.op_type == "LayerNormalization" and node.output[0] in tallies:
-            axis = next((attribute.i for attribute in node.attribute if attribute.name == "axis"), -1)
-            tallies[node.output[0]].add_squares(values[node.input[0]], axis)
+def _with_values(found: TensorRange, array: Array) -> TensorRange:
+    """Return the range that a tensor has with these values too."""
+    flat = array.reshape(-1)
+    for start in range(0, flat.size, BLOCK):
+        magnitudes = np.abs(flat[start : start + BLOCK])
+        values, largest = magnitudes.size, magnitudes.max()
+        if not np.isfinite(largest):
+            magnitudes = magnitudes[np.isfinite(magnitudes)]
+            largest = magnitudes.max(initial=0)
+        smallest = float(magnitudes.min(where=magnitudes > 0, initial=np.inf))
+        nonzero, below = int(np.count_nonzero(magnitudes)), {**found.below}
+        for precision, limits in FORMATS.items():
+            if smallest < limits.smallest_normal:
+                zeros = magnitudes.size - nonzero
+                below[precision] += int(np.count_nonzero(magnitudes < limits.smallest_normal)) - zeros
+        found = replace(
+            found,
+            absmax=max(found.absmax, float(largest)),
+            smallest=min(found.smallest or math.inf, smallest) if found.nonzero + nonzero else None,
+            values=found.values + values,
+            nonzero=found.nonzero + nonzero,
+            below=below,
+            nonfinite=found.nonfinite + values - magnitudes.size,
+        )
+    return found
+
+
+def _with_squares(found: TensorRange, array: Array, axis: int) -> TensorRange:
+    """Return the range of a LayerNormalization over the axes from `axis` on, with this input taken in."""
+    if not array.size:
+        return found
+    axes = tuple(range(axis % array.ndim, array.ndim))
+    with np.errstate(invalid="ignore"):  # inf - inf: counted as non-finite where it comes from
+        mean = array.mean(axes, dtype=np.float64)
+        deviation = np.maximum(array.max(axes) - mean, mean - array.min(axes))
+    largest = float(deviation.max(where=np.isfinite(deviation), initial=0))
+    return replace(found, squared_absmax=max(found.squared_absmax or 0.0, largest**2))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final
 
 __all__ = ["SearchResult", "Unit", "search"]
@@ -14,7 +14,8 @@ SEGMENTS: Final = 8
 SHARE_OF_GAIN: Final = 0.7
 """A part stands for the whole if it brings this much of what the whole brings."""
 
-Measure = Callable[[frozenset[str]], float]
+_Trial = Callable[[Sequence[tuple[str, ...]]], float]
+"""Gives the measure with these runs of nodes kept."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,7 +48,12 @@ class SearchResult:
 
 
 def search(
-    nodes: Sequence[str], measure: Measure, target: float, *, weights: Mapping[str, float], budget: float
+    nodes: Sequence[str],
+    measure: Callable[[frozenset[str]], float],
+    target: float,
+    *,
+    weights: Mapping[str, float],
+    budget: float,
 ) -> SearchResult:
     """Find nodes to keep so that `measure` is at most `target`.
 
@@ -62,35 +68,32 @@ def search(
         weights: What keeping a node costs; 0 for one that is not named.
         budget: The most that all kept nodes may cost together.
     """
-    trials = _Trials(measure)
+    measured: dict[frozenset[str], float] = {}
+
+    def trial(runs: Sequence[tuple[str, ...]]) -> float:
+        together = frozenset(node for run in runs for node in run)
+        if together not in measured:
+            measured[together] = measure(together)
+        return measured[together]
+
     kept: list[tuple[str, ...]] = []
-    before = after = trials.of(())
+    before = after = trial(())
     while after > target:
         room = budget - _cost(kept, weights)
         left = [node for node in nodes if not any(node in run for run in kept)]
-        best = _best_run(left, kept, trials, room, weights)
+        best = _best_run(left, kept, trial, room, weights)
         if best is None:
             break
         kept.append(best)
-        after = trials.of(kept)
-    kept = _needed(kept, trials, max(target, after))
-    after = trials.of(kept)
-    units = tuple(Unit(nodes=run, without=trials.of([other for other in kept if other != run])) for run in kept)
-    return SearchResult(units=units, before=before, after=after, target=target, measured=len(trials.found))
-
-
-@dataclass(slots=True)
-class _Trials:
-    """Remembers what was measured."""
-
-    measure: Measure
-    found: dict[frozenset[str], float] = field(default_factory=dict)
-
-    def of(self, runs: Sequence[tuple[str, ...]]) -> float:
-        kept = frozenset(node for run in runs for node in run)
-        if kept not in self.found:
-            self.found[kept] = self.measure(kept)
-        return self.found[kept]
+        after = trial(kept)
+    enough = max(target, after)
+    for run in list(kept):  # what the target does not need is given back, the earliest found first
+        others = [other for other in kept if other != run]
+        if trial(others) <= enough:
+            kept = others
+    after = trial(kept)
+    units = tuple(Unit(nodes=run, without=trial([other for other in kept if other != run])) for run in kept)
+    return SearchResult(units=units, before=before, after=after, target=target, measured=len(measured))
 
 
 def _cost(runs: Sequence[tuple[str, ...]], weights: Mapping[str, float]) -> float:
@@ -98,20 +101,20 @@ def _cost(runs: Sequence[tuple[str, ...]], weights: Mapping[str, float]) -> floa
 
 
 def _best_run(
-    left: list[str], kept: list[tuple[str, ...]], trials: _Trials, room: float, weights: Mapping[str, float]
+    left: list[str], kept: list[tuple[str, ...]], trial: _Trial, room: float, weights: Mapping[str, float]
 ) -> tuple[str, ...] | None:
     """Return the run that brings most, as short as it can be; None if none brings anything."""
-    now = trials.of(kept)
+    now = trial(kept)
     size = max(1, -(-len(left) // SEGMENTS))
     runs = [tuple(left[start : start + size]) for start in range(0, len(left), size)]
     affordable = [part for run in runs for part in _within(run, room, weights)]
-    gains = {run: now - trials.of([*kept, run]) for run in affordable}
+    gains = {run: now - trial([*kept, run]) for run in affordable}
     best = max(gains, key=lambda run: gains[run], default=None)
     if best is None or gains[best] <= 0:
         return None
     while len(best) > 1:
         halves = best[: len(best) // 2], best[len(best) // 2 :]
-        half, gain = max(((half, now - trials.of([*kept, half])) for half in halves), key=lambda item: item[1])
+        half, gain = max(((half, now - trial([*kept, half])) for half in halves), key=lambda item: item[1])
         if gain < SHARE_OF_GAIN * gains.setdefault(best, gain):
             break
         best, gains[half] = half, gain
@@ -126,12 +129,3 @@ def _within(run: tuple[str, ...], room: float, weights: Mapping[str, float]) -> 
         return []
     middle = len(run) // 2
     return [part for half in (run[:middle], run[middle:]) for part in _within(half, room, weights)]
-
-
-def _needed(kept: list[tuple[str, ...]], trials: _Trials, target: float) -> list[tuple[str, ...]]:
-    """Return the runs that the target needs; of the others, the earliest found are given back first."""
-    for run in list(kept):
-        others = [other for other in kept if other != run]
-        if trials.of(others) <= target:
-            kept = others
-    return kept

@@ -38,12 +38,8 @@ class _Part:
 class StepwiseGraph:
     """A model whose every tensor can be seen while it runs, as it stands: nothing is optimised away.
 
-    Each node runs once for each set of inputs, and only what is still needed is kept in memory.
-
-    Args:
-        model: A model without control flow.
-        path: Its file, for messages.
-        nodes_per_run: Nodes that run together; no value depends on it.
+    Each node of a model without control flow runs once for each set of inputs, and only what is still needed is kept in
+    memory. No value depends on how many nodes run together. `path` is the model's file, for messages.
 
     Raises:
         GraphError: ONNX Runtime refuses the model, or its nodes are not in order.
@@ -56,7 +52,12 @@ class StepwiseGraph:
         self.nodes = list(self.model.graph.node)
         self.initialisers = {tensor.name: tensor for tensor in self.model.graph.initializer}
         self.weights = {name: numpy_helper.to_array(tensor) for name, tensor in self.initialisers.items()}
-        session = _open(_with_every_output(self.model), path)
+        probe = onnx.ModelProto()  # with every node's outputs as its outputs: ONNX Runtime gives their types
+        probe.CopyFrom(self.model)
+        del probe.graph.output[:]
+        names = (name for node in self.nodes for name in node.output if name)
+        probe.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
+        session = _open(bytes(probe.SerializeToString()), path)
         self._inputs = session.get_inputs()
         self.types = {value.name: _elem_type(value, path) for value in (*self._inputs, *session.get_outputs())}
         self._require_order()
@@ -72,11 +73,7 @@ class StepwiseGraph:
         return self.types.get(name) == TensorProto.FLOAT
 
     def check(self, feeds: Feeds) -> None:
-        """Raise unless `feeds` are the graph's inputs.
-
-        Raises:
-            UsageError: They are not; the message lists each difference.
-        """
+        """Raise a UsageError that lists each difference unless `feeds` are the graph's inputs."""
         declared = {value.name: (dtype_name(self.types[value.name]), _axes(value)) for value in self._inputs}
         problems = undeclared(declared, feeds)
         if problems:
@@ -145,16 +142,6 @@ class StepwiseGraph:
         graph = onnx.helper.make_graph(nodes, "part", taken, made, [self.initialisers[name] for name in weights])
         model = onnx.helper.make_model(graph, opset_imports=self.model.opset_import, ir_version=self.model.ir_version)
         return bytes(model.SerializeToString())
-
-
-def _with_every_output(model: onnx.ModelProto) -> bytes:
-    """Return the model with every node's outputs as its outputs, so that ONNX Runtime gives their types."""
-    probe = onnx.ModelProto()
-    probe.CopyFrom(model)
-    del probe.graph.output[:]
-    names = (name for node in model.graph.node for name in node.output if name)
-    probe.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
-    return bytes(probe.SerializeToString())
 
 
 def _open(model: bytes, path: Path) -> Any:

@@ -15,26 +15,9 @@ from typing import Any, Final, Literal
 from samdec_export.core.errors import UsageError
 from samdec_export.core.plain import to_plain
 from samdec_export.core.results import MaskPair
-from samdec_export.report.compared import Comparison, Verdict
-from samdec_export.report.made import ArtifactEntry, Checkpoint, EngineDetails, Machine, Provenance, Stage
-from samdec_export.report.measured import Baseline, Latency, RangeRow, Timing
+from samdec_export.report.parts import ArtifactEntry, Comparison, Latency, Provenance, RangeRow, Stage, Verdict
 
-__all__ = [
-    "SCHEMA_VERSION",
-    "ArtifactEntry",
-    "Baseline",
-    "Checkpoint",
-    "Comparison",
-    "Document",
-    "EngineDetails",
-    "Latency",
-    "Machine",
-    "Provenance",
-    "RangeRow",
-    "Stage",
-    "Timing",
-    "Verdict",
-]
+__all__ = ["SCHEMA_VERSION", "Document"]
 
 SCHEMA_VERSION: Final = 2
 
@@ -98,11 +81,14 @@ class Document:
         from pydantic import TypeAdapter, ValidationError
 
         try:
-            return TypeAdapter(cls).validate_json(_text(_of_this_version(data)), strict=True)
+            text = json.dumps(_of_this_version(data), allow_nan=False)  # arrays of JSON are what tuples are read from
+            return TypeAdapter(cls).validate_json(text, strict=True)
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(str(part) for part in first["loc"]) or "the document"
             raise UsageError(f"This is no report of samdec-export: {where}: {first['msg']}.", ADVICE) from error
+        except (TypeError, ValueError, RecursionError) as error:
+            raise UsageError(f"This is no report of samdec-export: {error}.", ADVICE) from error
 
 
 def _of_this_version(data: object) -> dict[str, Any]:
@@ -136,11 +122,3 @@ def _upgraded(comparisons: Any) -> Any:
         ]
     except (AttributeError, KeyError, TypeError):
         return comparisons  # which the reader refuses
-
-
-def _text(data: object) -> str:
-    """As JSON again, where arrays are what tuples are read from."""
-    try:
-        return json.dumps(data, allow_nan=False)
-    except (TypeError, ValueError, RecursionError) as error:
-        raise UsageError(f"This is no report of samdec-export: {error}.", ADVICE) from error

@@ -13,15 +13,10 @@ from samdec_export.report.document import Document
 from samdec_export.report.markdown import to_markdown
 from samdec_export.report.views import failed, headline
 
-__all__ = ["append_summary", "in_actions", "workflow_commands"]
+__all__ = ["announce", "workflow_commands"]
 
 SHOWN = 10
 """Annotations of one kind that GitHub shows of a step."""
-
-
-def in_actions(environment: Mapping[str, str]) -> bool:
-    """Return whether GitHub Actions runs this process."""
-    return environment.get("GITHUB_ACTIONS") == "true"
 
 
 def workflow_commands(document: Document) -> list[str]:
@@ -42,32 +37,26 @@ def workflow_commands(document: Document) -> list[str]:
     return lines + [_command("notice", item.name, item.reason or "not run") for item in skipped[: SHOWN - 1]]
 
 
-def append_summary(document: Document, environment: Mapping[str, str]) -> Path | None:
-    """Add the Markdown to the step's summary; returns its file, or None where the environment names none.
+def announce(document: Document, environment: Mapping[str, str]) -> list[str]:
+    """Add the Markdown to the step's summary in GitHub Actions, and return the commands to print; elsewhere nothing.
 
     Raises:
-        UsageError: The file cannot be written.
+        UsageError: The summary cannot be written.
     """
-    name = environment.get("GITHUB_STEP_SUMMARY")
-    if not name:
-        return None
-    try:
-        with Path(name).open("a", encoding="utf-8") as file:
-            file.write(to_markdown(document) + "\n")
-    except OSError as error:
-        raise UsageError(
-            f"Cannot write the step's summary, {name}: {error.strerror}.", "Correct GITHUB_STEP_SUMMARY, or unset it."
-        ) from error
-    return Path(name)
+    if environment.get("GITHUB_ACTIONS") != "true":
+        return []
+    if name := environment.get("GITHUB_STEP_SUMMARY"):
+        try:
+            with Path(name).open("a", encoding="utf-8") as file:
+                file.write(to_markdown(document) + "\n")
+        except OSError as error:
+            raise UsageError(
+                f"Cannot write the step's summary, {name}: {error.strerror}.",
+                "Correct GITHUB_STEP_SUMMARY, or unset it.",
+            ) from error
+    return workflow_commands(document)
 
 
 def _command(level: str, title: str, message: str) -> str:
-    return f"::{level} title={_property(title)}::{_data(message)}"
-
-
-def _data(text: str) -> str:
-    return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
-
-
-def _property(text: str) -> str:
-    return _data(text).replace(":", "%3A").replace(",", "%2C")
+    title, message = (text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A") for text in (title, message))
+    return f"::{level} title={title.replace(':', '%3A').replace(',', '%2C')}::{message}"

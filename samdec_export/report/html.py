@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from datetime import datetime
+from functools import partial
 from itertools import groupby
 from typing import Any, Final
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from samdec_export.core.results import CaseResult, MaskPair
 from samdec_export.report import figures
-from samdec_export.report.charts.cases import CaseChart, case_charts
-from samdec_export.report.charts.errors import ErrorsChart, errors_chart
-from samdec_export.report.charts.ranges import RangesChart, ranges_chart
-from samdec_export.report.charts.times import TimesChart, times_charts
-from samdec_export.report.document import Comparison, Document, RangeRow
+from samdec_export.report.case_charts import case_charts
+from samdec_export.report.charts import errors_chart, ranges_chart, times_charts
+from samdec_export.report.document import Document
 from samdec_export.report.masks import COLOURS, draw_masks
+from samdec_export.report.parts import Comparison
 from samdec_export.report.views import (
-    OutputRow,
-    TimingRow,
     closest,
     failed,
     headline,
@@ -40,67 +36,10 @@ MASK_BYTES = 600_000
 """All pictures of masks together: real masks take a few kB, but noise at image size would not stay small."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ShownComparison:
-    """A comparison with what is drawn of it, and those of its cases that are listed: the failed ones first."""
-
-    comparison: Comparison
-    listed: Sequence[CaseResult]
-    rows: Sequence[OutputRow]
-    cases: Sequence[CaseChart]
-    errors: Sequence[ErrorsChart]
-
-
-@dataclass(frozen=True, slots=True)
-class ShownMasks:
-    """A pair of masks and its three pictures, as `data:` URLs."""
-
-    pair: MaskPair
-    reference: str
-    candidate: str
-    flipped: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ShownRanges:
-    """The chart of all ranges, and the rows that a reader looks for first."""
-
-    chart: RangesChart
-    nearest: Sequence[RangeRow]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ShownTimes:
-    """A chart for each workload, and every measurement."""
-
-    charts: Sequence[TimesChart]
-    rows: Sequence[TimingRow]
-
-
 def to_html(document: Document) -> str:
     """Return the page. Every text of the document is escaped, whatever it holds."""
     shown, broken = _masks(document), failed(document)
     rows = timing_rows(document.latency) if document.latency else []
-    return (
-        _environment()
-        .get_template("page.html")
-        .render(
-            report=document,
-            headline=headline(document),
-            failed=broken[:FAILED_SHOWN],
-            broken=len(broken),
-            verdicts=sorted(document.verdicts, key=lambda verdict: verdict.passed)[:VERDICTS_SHOWN],
-            closest=closest(document, CLOSEST_SHOWN) if document.passed else [],
-            masks=shown,
-            masks_left_out=len(document.worst_masks) - len(shown),
-            colours=COLOURS,
-            ranges=_ranges(document) if document.ranges else None,
-            times=ShownTimes(charts=times_charts(rows), rows=rows) if rows else None,
-        )
-    )
-
-
-def _environment() -> Environment:
     environment = Environment(
         loader=PackageLoader("samdec_export.report"),
         autoescape=True,
@@ -109,7 +48,21 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters.update(FILTERS)
-    return environment
+    return environment.get_template("page.html").render(
+        report=document,
+        headline=headline(document),
+        failed=broken[:FAILED_SHOWN],
+        broken=len(broken),
+        verdicts=sorted(document.verdicts, key=lambda verdict: verdict.passed)[:VERDICTS_SHOWN],
+        closest=closest(document, CLOSEST_SHOWN) if document.passed else [],
+        masks=shown,
+        masks_left_out=len(document.worst_masks) - len(shown),
+        colours=COLOURS,
+        ranges=ranges_chart(document.ranges) if document.ranges else None,
+        nearest_ranges=nearest_ranges(document, RANGES_SHOWN),
+        times=times_charts(rows),
+        timings=rows,
+    )
 
 
 def _moment(created: str) -> str:
@@ -119,43 +72,36 @@ def _moment(created: str) -> str:
         return created
 
 
-def _pretty(config: Mapping[str, Any]) -> str:
-    return json.dumps(config, indent=2, ensure_ascii=False)
-
-
-def _by_artifact(comparisons: Sequence[Comparison]) -> list[tuple[str, list[ShownComparison]]]:
+def _by_artifact(comparisons: Sequence[Comparison]) -> list[tuple[str, list[dict[str, Any]]]]:
     return [
         (name, [_comparison(item) for item in group])
         for name, group in groupby(comparisons, key=lambda item: item.artifact)
     ]
 
 
-def _comparison(comparison: Comparison) -> ShownComparison:
+def _comparison(comparison: Comparison) -> dict[str, Any]:
+    """Return a comparison with what is drawn of it, and those of its cases that are listed: the failed ones first."""
     charts = (errors_chart(output, found) for output, found in (comparison.errors or {}).items())
-    return ShownComparison(
-        comparison=comparison,
-        listed=sorted(comparison.cases, key=lambda case: case.passed)[:CASES_SHOWN],
-        rows=output_rows(comparison),
-        cases=case_charts(comparison),
-        errors=[chart for chart in charts if chart],
-    )
+    return {
+        "comparison": comparison,
+        "listed": sorted(comparison.cases, key=lambda case: case.passed)[:CASES_SHOWN],
+        "rows": output_rows(comparison),
+        "cases": case_charts(comparison),
+        "errors": [chart for chart in charts if chart],
+    }
 
 
-def _masks(document: Document) -> list[ShownMasks]:
-    """Return the worst masks, as many as there is room for."""
-    shown: list[ShownMasks] = []
+def _masks(document: Document) -> list[dict[str, Any]]:
+    """Return the worst masks with their three pictures, as many as there is room for."""
+    shown: list[dict[str, Any]] = []
     room = MASK_BYTES
     for pair in document.worst_masks[:MASKS_SHOWN]:
         pictures = draw_masks(pair)
         room -= sum(map(len, pictures))
         if room < 0:
             break
-        shown.append(ShownMasks(pair, *pictures))
+        shown.append({"pair": pair, **dict(zip(("reference", "candidate", "flipped"), pictures, strict=True))})
     return shown
-
-
-def _ranges(document: Document) -> ShownRanges:
-    return ShownRanges(chart=ranges_chart(document.ranges), nearest=nearest_ranges(document, RANGES_SHOWN))
 
 
 FILTERS: Final = {
@@ -167,7 +113,7 @@ FILTERS: Final = {
     "moment": _moment,
     "near_one": figures.closeness,
     "percent": figures.percent,
-    "pretty": _pretty,
+    "pretty": partial(json.dumps, indent=2, ensure_ascii=False),
     "psnr": figures.psnr,
     "reach": reach,
     "short": figures.short,

@@ -14,7 +14,8 @@ from itertools import chain
 from xml.etree import ElementTree as Xml
 
 from samdec_export.core.results import CaseResult
-from samdec_export.report.document import Comparison, Document, Stage, Verdict
+from samdec_export.report.document import Document
+from samdec_export.report.parts import Comparison, Verdict
 from samdec_export.report.views import headline
 
 __all__ = ["to_junit"]
@@ -40,7 +41,7 @@ def to_junit(document: Document) -> str:
     suites = {
         "thresholds": [_threshold(verdict) for verdict in document.verdicts],
         "comparisons": [test for comparison in document.comparisons for test in _comparison(comparison)],
-        "run": [*_stages(document.stages), *_artifacts(document)],
+        "run": [*_run(document)],
     }
     tests = [*chain(*suites.values())]
     if not document.passed and not any(test.failure for test in tests):
@@ -49,7 +50,11 @@ def to_junit(document: Document) -> str:
     root = Xml.Element("testsuites", {"name": _text(document.title), **_counts(tests)})
     del root.attrib["skipped"]  # which Jenkins' schema has for suites alone
     root.set("time", f"{sum(stage.seconds for stage in document.stages):.3f}")
-    root.extend(_suite(name, found, _timestamp(document.created)) for name, found in suites.items())
+    try:
+        timestamp = f"{datetime.fromisoformat(document.created):%Y-%m-%dT%H:%M:%S}"  # without fractions and time zone
+    except ValueError:
+        timestamp = _text(document.created)
+    root.extend(_suite(name, found, timestamp) for name, found in suites.items())
     Xml.indent(root)
     return '<?xml version="1.0" encoding="UTF-8"?>\n' + Xml.tostring(root, encoding="unicode") + "\n"
 
@@ -63,33 +68,18 @@ def _suite(name: str, tests: Sequence[_Test], timestamp: str) -> Xml.Element:
     return suite
 
 
-def _timestamp(created: str) -> str:
-    """ISO 8601 without fractions and time zone, as JUnit's schema has it."""
-    try:
-        return f"{datetime.fromisoformat(created):%Y-%m-%dT%H:%M:%S}"
-    except ValueError:
-        return _text(created)
-
-
 def _threshold(verdict: Verdict) -> _Test:
     parts = (verdict.threshold, verdict.output, verdict.comparison)  # not the case: names stay from run to run
+    numbers = [f"case: {verdict.case}"] if verdict.case else []  # in full: sentences round them
+    numbers += [f"measured: {verdict.measured}"] if verdict.measured is not None else []
+    numbers += [f"allowed: {verdict.bound or ''} {verdict.allowed}"] if verdict.allowed is not None else []
     return _Test(
         group=f"{verdict.artifact}.thresholds",
         name=", ".join(part for part in parts if part),
         kind=verdict.threshold,
         failure="" if verdict.passed else verdict.sentence,
-        detail="\n".join(_numbers(verdict)),
+        detail="\n".join(numbers),
     )
-
-
-def _numbers(verdict: Verdict) -> Iterator[str]:
-    """Yield the numbers of a verdict in full: sentences round them."""
-    if verdict.case:
-        yield f"case: {verdict.case}"
-    if verdict.measured is not None:
-        yield f"measured: {verdict.measured}"
-    if verdict.allowed is not None:
-        yield f"allowed: {verdict.bound or ''} {verdict.allowed}"
 
 
 def _comparison(comparison: Comparison) -> Iterator[_Test]:
@@ -109,17 +99,13 @@ def _case(comparison: Comparison, case: CaseResult, group: str) -> _Test:
     return _Test(group=group, name=case.case, kind="tolerance", failure=sentence, detail="\n".join(broken))
 
 
-def _stages(stages: Sequence[Stage]) -> Iterator[_Test]:
-    for stage in stages:
+def _run(document: Document) -> Iterator[_Test]:
+    for stage in document.stages:
         failure = stage.reason or "failed" if stage.status == "failed" else ""
         skipped = stage.reason or "skipped" if stage.status == "skipped" else ""
         yield _Test(group="run.stages", name=stage.name, kind="stage", failure=failure, skipped=skipped)
-
-
-def _artifacts(document: Document) -> Iterator[_Test]:
-    """Yield a skipped test for what was not run: a green report must not hide it."""
     for artifact in document.artifacts:
-        if artifact.status == "not run":
+        if artifact.status == "not run":  # a green report must not hide it
             yield _Test(group="run.artifacts", name=artifact.name, skipped=artifact.reason or "not run")
 
 

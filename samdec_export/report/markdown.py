@@ -6,7 +6,8 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 
 from samdec_export.report import figures
-from samdec_export.report.document import ArtifactEntry, Comparison, Document, Latency, Stage, Verdict
+from samdec_export.report.document import Document
+from samdec_export.report.parts import ArtifactEntry, Comparison, Latency, Verdict
 from samdec_export.report.views import closest, failed, headline, nearest_ranges, output_rows, reach, timing_rows, usage
 
 __all__ = ["LARGEST", "to_markdown"]
@@ -48,14 +49,13 @@ def _verdict(document: Document) -> str:
     if len(broken) > FAILURES_SHOWN:
         lines.append(f"- and {len(broken) - FAILURES_SHOWN} more")
     if document.passed and (near := closest(document, CLOSEST_SHOWN)):
-        lines += ["Nearest to a limit:", "", *(f"- {_near(verdict)}" for verdict in near)]
+        lines += ["Nearest to a limit:", ""]
+        for verdict in near:
+            where = ", ".join(_cell(part) for part in (verdict.artifact, verdict.comparison, verdict.output) if part)
+            lines.append(f"- {figures.used(usage(verdict))} of {_cell(verdict.threshold)} used by {where}")
     lines += ["", *(f"> {_cell(note)}\n" for note in document.notes)]
-    return _clip("\n".join(lines))
-
-
-def _near(verdict: Verdict) -> str:
-    where = ", ".join(_cell(part) for part in (verdict.artifact, verdict.comparison, verdict.output) if part)
-    return f"{figures.used(usage(verdict))} of {_cell(verdict.threshold)} used by {where}"
+    text, limit = "\n".join(lines), ROOM // 2  # a verdict of any length leaves some room to the table of artifacts
+    return text if len(text.encode()) <= limit else text.encode()[:limit].decode(errors="ignore") + "…\n"
 
 
 def _sections(document: Document) -> Iterator[tuple[str, str]]:
@@ -144,12 +144,9 @@ def _ranges(document: Document) -> str:
 
 
 def _stages(document: Document) -> str:
-    rows = [(stage.name, stage.status, _time(stage), stage.reason) for stage in document.stages]
+    times = (figures.seconds(None if stage.status == "skipped" else stage.seconds) for stage in document.stages)
+    rows = [(stage.name, stage.status, time, stage.reason) for stage, time in zip(document.stages, times, strict=True)]
     return _table(("stage", "status", "time", "why"), rows)
-
-
-def _time(stage: Stage) -> str:
-    return figures.NOTHING if stage.status == "skipped" else figures.seconds(stage.seconds)
 
 
 def _provenance(document: Document) -> str:
@@ -189,9 +186,3 @@ def _cell(text: str) -> str:
     escaped = one_line.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     escaped = re.sub(r"([\\`*_\[\]|~])", r"\\\1", escaped)
     return re.sub(r"([@#])(?=\w)", "\\1\N{ZERO WIDTH NON-JOINER}", escaped)
-
-
-def _clip(text: str) -> str:
-    """Return at most half of the room: a verdict of any length leaves some to the table of artifacts."""
-    limit = ROOM // 2
-    return text if len(text.encode()) <= limit else text.encode()[:limit].decode(errors="ignore") + "…\n"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
@@ -13,7 +14,9 @@ from samdec_export.core.files import check_target, write_text
 if TYPE_CHECKING:
     from samdec_export.report.document import Document
 
-__all__ = ["ReportFormat", "announce", "read", "render", "schema", "write"]
+__all__ = ["SCHEMA_FILE", "ReportFormat", "read", "render", "schema", "write"]
+
+SCHEMA_FILE = "report.v2.schema.json"
 
 ReportFormat: TypeAlias = Literal["json", "html", "markdown", "junit"]
 
@@ -67,10 +70,7 @@ def render(document: Document, wanted: ReportFormat) -> str:
 def write(document: Document, targets: Mapping[ReportFormat, Path | None], source: Path | None = None) -> list[Path]:
     """Write renderings, each file whole or not at all; nothing is written before all of them are made.
 
-    Args:
-        document: What to render.
-        targets: Where each rendering goes; None for one that is not wanted.
-        source: The file that the document was read from, which no rendering may replace.
+    None of them may replace `source`, the file that the document was read from.
 
     Raises:
         UsageError, GraphError: A file cannot be written.
@@ -85,25 +85,6 @@ def write(document: Document, targets: Mapping[ReportFormat, Path | None], sourc
 
 
 def schema() -> dict[str, Any]:
-    """Return the JSON Schema of the document."""
-    from samdec_export.report.schema import read_schema
-
-    return read_schema()
-
-
-def announce(document: Document, environment: Mapping[str, str]) -> list[str]:
-    """Add to the step's summary in GitHub Actions, and return the workflow commands to print; elsewhere nothing.
-
-    Args:
-        document: What to announce.
-        environment: The process's environment variables.
-
-    Raises:
-        UsageError: The summary cannot be written.
-    """
-    from samdec_export.report.github import append_summary, in_actions, workflow_commands
-
-    if not in_actions(environment):
-        return []
-    append_summary(document, environment)
-    return workflow_commands(document)
+    """Return the JSON Schema of the document; its file is the promise that the data classes must keep."""
+    found: dict[str, Any] = json.loads(files("samdec_export.report").joinpath(SCHEMA_FILE).read_text("utf-8"))
+    return found

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from samdec_export.core.results import Number, OutputMetrics
-from samdec_export.report.document import Comparison, Document, Latency, RangeRow, Timing, Verdict
+from samdec_export.report.document import Document
+from samdec_export.report.figures import size
+from samdec_export.report.parts import Comparison, Latency, RangeRow, Timing, Verdict
 
 __all__ = [
     "OutputRow",
@@ -19,8 +21,12 @@ __all__ = [
     "output_rows",
     "reach",
     "timing_rows",
+    "to_lines",
     "usage",
 ]
+
+
+LINES_SHOWN = 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,6 +124,21 @@ def timing_rows(latency: Latency) -> list[TimingRow]:
         TimingRow(timing=item, before=earlier.get(_key(item)), change=_change(item, earlier.get(_key(item))))
         for item in latency.measurements
     ]
+
+
+def to_lines(document: Document) -> Iterator[str]:
+    """Yield the verdict, what breaks or comes nearest to a threshold, and the artifacts."""
+    yield f"{'PASSED' if document.passed else 'FAILED'}: {headline(document)}"
+    broken = failed(document)
+    yield from (f"  {verdict.sentence}" for verdict in broken[:LINES_SHOWN])
+    if len(broken) > LINES_SHOWN:
+        yield f"  and {len(broken) - LINES_SHOWN} more"
+    for verdict in closest(document, LINES_SHOWN) if document.passed else ():
+        where = ", ".join(part for part in (verdict.artifact, verdict.output, verdict.case) if part)
+        yield f"  {usage(verdict) or 0.0:>7.1%} of {verdict.threshold} used by {where}"
+    for artifact in document.artifacts:
+        here = f"{artifact.status} ({artifact.reason})" if artifact.reason else artifact.status
+        yield f"{artifact.name}  {artifact.precision}, {size(artifact.bytes)}, {here}"
 
 
 def _key(item: Timing) -> tuple[str, int, int, int]:

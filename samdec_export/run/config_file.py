@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, TypeAlias, get_args
 
@@ -13,11 +12,11 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from samdec_export.core.dtypes import PRECISIONS
-from samdec_export.core.errors import SamdecError, UsageError
+from samdec_export.core.errors import UsageError
 from samdec_export.core.spelling import as_flag, command_line
-from samdec_export.run.config import RunConfig, key_of
+from samdec_export.run.config import RunConfig
 
-__all__ = ["as_yaml", "command_for", "load_config", "parse_setting", "schema_text", "spelled_as_keys"]
+__all__ = ["as_yaml", "command_for", "config_schema", "load_config", "parse_setting"]
 
 SCHEMA_DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
 
@@ -65,11 +64,7 @@ class _Loader(yaml.SafeLoader):
 
 
 def load_config(path: Path | None, settings: Sequence[Setting] = ()) -> RunConfig:
-    """Read a config.
-
-    Args:
-        path: A YAML file; None for the usual values.
-        settings: What goes over it, in order.
+    """Read a config from a YAML file, or the usual values, with the settings over it in their order.
 
     Raises:
         UsageError: The file cannot be read, or a key or a value is wrong; the message names it by its path.
@@ -104,16 +99,6 @@ def command_for(path: Path | None, settings: Sequence[Setting]) -> str:
     for key, value in settings:
         words += [as_flag("settings"), f"{key}={json.dumps(str(value) if isinstance(value, Path) else value)}"]
     return command_line("run", *words)
-
-
-@contextmanager
-def spelled_as_keys() -> Iterator[None]:
-    """Write choices in the errors of a run as a config does."""
-    try:
-        yield
-    except SamdecError as error:
-        error.spell(key_of)
-        raise
 
 
 def as_yaml(config: RunConfig) -> str:
@@ -192,15 +177,11 @@ def _key(location: tuple[int | str, ...]) -> str:
         elif section is not None and part in section.model_fields:
             text += f".{part}" if text else part
             section = _section(section.model_fields[part].annotation)
-        elif section is not None or _is_plain(part):
+        elif section is not None or (part.isidentifier() and part not in ("float", "int", "str", "bool")):
+            # a name of the user's, such as an axis, and no mark of a validator
             text += f".{part}" if text else part
             section = None
     return text
-
-
-def _is_plain(part: str) -> bool:
-    """Return whether a part is a name of the user's, such as an axis, and no mark of a validator."""
-    return part.isidentifier() and part not in ("float", "int", "str", "bool")
 
 
 def _section(annotation: Any) -> type[BaseModel] | None:
@@ -230,7 +211,6 @@ def _wanted(detail: Mapping[str, Any]) -> str:
     return template.format(**detail.get("ctx", {})) if template else f"right: {detail['msg'].lower()}"
 
 
-def schema_text() -> str:
+def config_schema() -> dict[str, Any]:
     """Return the JSON Schema of a config, as editors read it."""
-    schema = {"$schema": SCHEMA_DIALECT, **RunConfig.model_json_schema(mode="validation")}
-    return json.dumps(schema, indent=2) + "\n"
+    return {"$schema": SCHEMA_DIALECT, **RunConfig.model_json_schema(mode="validation")}

@@ -12,19 +12,17 @@ from typing import Any
 
 from samdec_export.backends.tensorrt.index import obstacle
 from samdec_export.core.dtypes import Precision
-from samdec_export.report.document import (
+from samdec_export.report.document import Document
+from samdec_export.report.parts import (
     ArtifactEntry,
     Baseline,
-    Document,
     EngineDetails,
     Latency,
     Machine,
     Provenance,
-    RangeRow,
     Stage,
     Verdict,
 )
-from samdec_export.run.baseline import RecordedBench
 from samdec_export.run.job import Job
 from samdec_export.run.ledger import Entry
 from samdec_export.run.results import BenchResult, EngineResult, FileResult, ParityResult
@@ -37,16 +35,10 @@ CPU_INFO = Path("/proc/cpuinfo")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Results:
-    """The entries of a run that is done.
+    """The entries of a run that is done: all of them in order, and by what they are.
 
-    Args:
-        stages: All of them, in order.
-        files: ONNX files by precision; fp32 is always there.
-        engines: Engines, each with the precision of its file.
-        parity: Comparisons of files, and of the engines that can run here.
-        bench: Times, if any were taken.
-        baseline: What they are judged against.
-        notes: What was left out, and why.
+    Engines stand with the precision of their file; `baseline` is what times are judged against; `notes` say what was
+    left out.
     """
 
     stages: tuple[Entry[Any], ...]
@@ -54,18 +46,12 @@ class Results:
     engines: tuple[tuple[Precision, Entry[EngineResult]], ...]
     parity: tuple[Entry[ParityResult], ...]
     bench: Entry[BenchResult] | None
-    baseline: RecordedBench | None
+    baseline: Baseline | None
     notes: tuple[str, ...]
 
 
 def build_document(job: Job, results: Results, command: str) -> Document:
-    """Everything that a run has to say, judged.
-
-    Args:
-        job: The run.
-        results: What it found.
-        command: What runs it again.
-    """
+    """Return everything that a run has to say, judged; `command` runs it again."""
     fp32, found = results.files["fp32"].result, [entry.result for entry in results.parity]
     document = Document(
         passed=False,
@@ -89,7 +75,7 @@ def build_document(job: Job, results: Results, command: str) -> Document:
         comparisons=tuple(comparison for result in found for comparison in result.comparisons),
         verdicts=(),
         worst_masks=tuple(sorted((mask for result in found for mask in result.masks), key=lambda mask: mask.iou)),
-        ranges=_ranges(results.files),
+        ranges=next((results.files[name].result.ranges for name in ("fp16", "bf16") if name in results.files), ()),
         latency=_latency(job, results),
         notes=(*(note for result in found for note in result.notes), *results.notes),
     )
@@ -153,20 +139,15 @@ def _engines(job: Job, results: Results) -> Iterator[ArtifactEntry]:
         )
 
 
-def _ranges(files: Mapping[Precision, Entry[FileResult]]) -> tuple[RangeRow, ...]:
-    """Return the ranges of the narrowest precision that was converted to."""
-    return next((files[precision].result.ranges for precision in ("fp16", "bf16") if precision in files), ())
-
-
 def _latency(job: Job, results: Results) -> Latency | None:
     if results.bench is None:
         return None
-    found, baseline = results.bench.result, results.baseline
+    found = results.bench.result
     return Latency(
         device=", ".join([_cpu(), *([job.machine.gpu.name] if job.machine.gpu else [])]),
         threads=found.threads,
         measurements=found.timings,
-        baseline=Baseline(name=str(baseline.path), measurements=baseline.timings) if baseline else None,
+        baseline=results.baseline,
     )
 
 
@@ -177,8 +158,7 @@ def _verdicts(job: Job, results: Results, document: Document) -> Iterator[Verdic
     for comparison in document.comparisons:
         yield from judge_comparison(comparison)
     if results.baseline and job.config.gate.latency and document.latency:
-        ratio, origin = job.config.gate.latency.ratio, str(results.baseline.path)
-        yield from judge_latency(document.latency.measurements, results.baseline.medians, ratio, origin)
+        yield from judge_latency(document.latency.measurements, results.baseline, job.config.gate.latency.ratio)
     if job.config.gate.require_engines:
         yield from _required_engines(document.artifacts)
 
@@ -199,19 +179,13 @@ def _origins(results: Results) -> Iterator[Verdict]:
 def _required_engines(artifacts: Sequence[ArtifactEntry]) -> Iterator[Verdict]:
     engines = [artifact for artifact in artifacts if artifact.kind == "engine"]
     for engine in engines:
-        yield Verdict(
-            passed=engine.status == "validated",
-            threshold="gate.require_engines",
-            artifact=engine.name,
-            sentence=f"{engine.name}: {_state(engine)}; gate.require_engines asks for engines that were run.",
-        )
+        passed = engine.status == "validated"
+        state = "built and compared" if passed else f"built, {engine.status}: {engine.reason}"
+        sentence = f"{engine.name}: {state}; gate.require_engines asks for engines that were run."
+        yield Verdict(passed=passed, threshold="gate.require_engines", artifact=engine.name, sentence=sentence)
     if not engines:
         sentence = "No engine was built, and gate.require_engines asks for engines that were run."
         yield Verdict(passed=False, threshold="gate.require_engines", artifact="", sentence=sentence)
-
-
-def _state(engine: ArtifactEntry) -> str:
-    return "built and compared" if engine.status == "validated" else f"built, {engine.status}: {engine.reason}"
 
 
 def _judged(document: Document, verdicts: tuple[Verdict, ...]) -> Document:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -17,12 +16,12 @@ from samdec_export.core.files import staging
 from samdec_export.core.log import step
 from samdec_export.core.packages import ENGINES, EngineName
 from samdec_export.report.document import Document
+from samdec_export.report.parts import Baseline
 from samdec_export.report.render import ReportFormat, read, render
 from samdec_export.run import stages
-from samdec_export.run.baseline import RecordedBench, read_baseline
 from samdec_export.run.config import RunConfig
 from samdec_export.run.document import Results, build_document, engine_obstacles
-from samdec_export.run.job import Job, hash_of
+from samdec_export.run.job import Job, hash_of, read_baseline
 from samdec_export.run.ledger import Entry, FileHashes, Ledger, Stage, StageOutput, open_ledger
 from samdec_export.run.results import BenchResult, EngineResult, FileResult, StageResult
 
@@ -46,11 +45,7 @@ class Ran:
     stages: tuple[Entry[Any], ...]
 
     def require(self) -> None:
-        """Do nothing if every threshold holds.
-
-        Raises:
-            ValidationError: One does not; the message is its sentence.
-        """
+        """Raise a ValidationError with the sentence of the first threshold that does not hold."""
         failed = [verdict for verdict in self.document.verdicts if not verdict.passed]
         if failed:
             more = f" {len(failed) - 1} more failed." if len(failed) > 1 else ""
@@ -60,32 +55,24 @@ class Ran:
 def run(config: RunConfig, command: str, *, rehash: bool = False) -> Ran:
     """Export, simplify, convert, build, compare, time and report; what did not change is left as it is.
 
-    Args:
-        config: What is asked for.
-        command: What runs it again, for the report.
-        rehash: Read the checkpoint again although its size, time and inode are as before.
+    The report names `command` as what runs it again. `rehash` reads the checkpoint again although its size, time and
+    inode are as before.
 
     Raises:
         SamdecError: As the stages say. What was done by then is in the ledger, and is not done again.
     """
     baseline = read_baseline(config)
     hash_of(config.parity.feeds, "parity.feeds")  # a wrong name is known before the work
-    with open_ledger(config.out) as ledger, _no_report_of_a_failure(config.out):
-        return _run(Job.of(config, FileHashes(ledger.folder, again=rehash)), ledger, baseline, command)
+    with open_ledger(config.out) as ledger:
+        try:
+            return _run(Job.of(config, FileHashes(ledger.folder, again=rehash)), ledger, baseline, command)
+        except SamdecError:
+            for name in REPORTS:  # an earlier run's would pass for this one's
+                (config.out / name).unlink(missing_ok=True)
+            raise
 
 
-@contextmanager
-def _no_report_of_a_failure(out: Path) -> Iterator[None]:
-    """Take away the reports where a stage fails: an earlier run's would pass for this one's."""
-    try:
-        yield
-    except SamdecError:
-        for name in REPORTS:
-            (out / name).unlink(missing_ok=True)
-        raise
-
-
-def _run(job: Job, ledger: Ledger, baseline: RecordedBench | None, command: str) -> Ran:
+def _run(job: Job, ledger: Ledger, baseline: Baseline | None, command: str) -> Ran:
     files = _files(job, ledger)
     engines, notes = _engines(job, ledger, files)
     exported = files["fp32"]

@@ -1,7 +1,8 @@
-"""What the stages of one run share: the config, the checkpoint's hash, and its weights once they are needed."""
+"""What the stages of one run share: the config, the files that it names, and the weights once they are needed."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -14,56 +15,24 @@ from samdec_export.core.errors import CheckpointError, UsageError
 from samdec_export.core.feeds import FeedsCache
 from samdec_export.core.files import sha256
 from samdec_export.core.packages import tool_versions
-from samdec_export.models.checkpoint_path import checkpoint_digest, resolve_checkpoint
+from samdec_export.models.tensor_files import checkpoint_digest, resolve_checkpoint
+from samdec_export.report.parts import Baseline
 from samdec_export.run.config import RunConfig
 from samdec_export.run.ledger import FileHashes, code_hash
+from samdec_export.run.results import timing_of
 
 if TYPE_CHECKING:
     from samdec_export.models.checkpoint import LoadedModel
 
-__all__ = ["Job", "Weights", "hash_of"]
+__all__ = ["Job", "hash_of", "read_baseline"]
 
 
-class Weights:
-    """The decoder of a checkpoint, read when a stage needs it and once for all of them."""
-
-    def __init__(self, checkpoint: Path | None, model: str | None, digest: str | None) -> None:
-        self.checkpoint, self.model, self.digest = checkpoint, model, digest
-
-    @cached_property
-    def loaded(self) -> LoadedModel:
-        """Return the decoder.
-
-        Raises:
-            CheckpointError: It cannot be read, or is not the file that was hashed.
-        """
-        with interrupts.deferred():
-            from samdec_export.models.checkpoint import load_model
-
-        loaded = load_model(self.checkpoint, self.model)
-        if self.checkpoint is not None and loaded.checkpoint.sha256 != self.digest:
-            raise CheckpointError(
-                f"{self.checkpoint} is not the file that it was: its SHA-256 changed, its size and time did not.",
-                "Run again with {rehash}, when nothing writes to it any more.",
-            )
-        return loaded
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Job:
-    """One run.
-
-    Args:
-        config: What was asked for.
-        digest: SHA-256 of the checkpoint; None for embedded weights.
-        weights: The checkpoint's.
-        machine: What engines can be built with and run on here.
-        drawn: Inputs that several stages run.
-    """
+    """One run: `digest` is the SHA-256 of its checkpoint, None for embedded weights; several stages run `drawn`."""
 
     config: RunConfig
     digest: str | None
-    weights: Weights
     machine: Machine
     drawn: FeedsCache = field(default_factory=FeedsCache)
 
@@ -82,8 +51,26 @@ class Job:
             raise CheckpointError(
                 f"{checkpoint} cannot be read: {error.strerror}.", "Check the path given as {checkpoint}."
             ) from error
-        weights = Weights(checkpoint, config.model, digest)
-        return cls(config=config, digest=digest, weights=weights, machine=glance())
+        return cls(config=config, digest=digest, machine=glance())
+
+    @cached_property
+    def loaded(self) -> LoadedModel:
+        """Return the decoder of the checkpoint, read when a stage needs it and once for all of them.
+
+        Raises:
+            CheckpointError: It cannot be read, or is not the file that was hashed.
+        """
+        with interrupts.deferred():
+            from samdec_export.models.checkpoint import load_model
+
+        checkpoint = self.config.checkpoint
+        loaded = load_model(checkpoint, self.config.model)
+        if checkpoint is not None and loaded.checkpoint.sha256 != self.digest:
+            raise CheckpointError(
+                f"{checkpoint} is not the file that it was: its SHA-256 changed, its size and time did not.",
+                "Run again with {rehash}, when nothing writes to it any more.",
+            )
+        return loaded
 
     def inputs(self, packages: Iterable[str], own: Mapping[str, Any]) -> dict[str, Any]:
         """Return what a stage depends on: its own inputs, this package's code, and the packages that do its work."""
@@ -100,3 +87,32 @@ def hash_of(path: Path | None, key: str) -> str | None:
         return sha256(path) if path else None
     except OSError as error:
         raise UsageError(f"{key}: {path} cannot be read: {error.strerror}.", "Check the path.") from error
+
+
+def read_baseline(config: RunConfig) -> Baseline | None:
+    """Return the recorded benchmark that the gate judges times against; None where it names none.
+
+    Raises:
+        UsageError: It cannot be read, is no benchmark, or was made with another number of threads.
+    """
+    if config.gate.latency is None:
+        return None
+    path = config.gate.latency.baseline
+    key = f"gate.latency.baseline: {path}"
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+        threads = data["threads"]
+        recorded = Baseline(name=str(path), measurements=tuple(timing_of(item) for item in data["measurements"]))
+    except OSError as error:
+        raise UsageError(f"{key} cannot be read: {error.strerror}.", "Check the path.") from error
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise UsageError(
+            f"{key} is not a benchmark.",
+            "Copy the bench.json of a run on this machine, and name the copy.",
+        ) from error
+    if threads != config.bench.threads:
+        raise UsageError(
+            f"{key} was measured with {threads} threads, and bench.threads is {config.bench.threads}.",
+            "Measure both alike.",
+        )
+    return recorded

@@ -54,13 +54,9 @@ class StageOutput(Generic[R]):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stage(Generic[R]):
-    """A piece of work.
+    """A piece of work, which `make` does and which finds out a `result`.
 
-    Args:
-        name: Of the stage, and of its file in the ledger.
-        inputs: All that its files and its result follow from, by names that a reader knows; JSON, or paths.
-        result: The type of what it finds out; an entry that holds no such thing is made again.
-        make: Does it.
+    Its files and its result follow from `inputs` alone: JSON, or paths, by names that a reader knows.
     """
 
     name: str
@@ -71,10 +67,7 @@ class Stage(Generic[R]):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry(Generic[R]):
-    """A stage that is done.
-
-    `files` has SHA-256 by path in `folder`; `reason` says why it was done, or was not done again.
-    """
+    """A stage that is done: `files` has SHA-256 by path in `folder`; `reason` says why it was done, or not again."""
 
     folder: Path
     stage: str
@@ -96,11 +89,7 @@ class Entry(Generic[R]):
 
 
 class Ledger:
-    """The entries of one folder, and those that this run asked for.
-
-    Args:
-        out: The folder that the stages write to.
-    """
+    """The entries of the folder `out`, which the stages write to, and those that this run asked for."""
 
     def __init__(self, out: Path) -> None:
         self.out = out
@@ -192,11 +181,9 @@ def open_ledger(out: Path) -> Iterator[Ledger]:
 
 
 class FileHashes:
-    """SHA-256 of large files, remembered by size, time of change and inode: hashing 2.5 GB takes seconds.
+    """SHA-256 of large files, remembered in `folder` by size, time of change and inode: hashing 2.5 GB takes seconds.
 
-    Args:
-        folder: Where they are remembered.
-        again: Trust nothing that is remembered.
+    `again` trusts nothing that is remembered.
     """
 
     def __init__(self, folder: Path, again: bool = False) -> None:
@@ -204,11 +191,7 @@ class FileHashes:
         self.again = again
 
     def of(self, path: Path) -> str:
-        """Return the hash of a file.
-
-        Raises:
-            OSError: It cannot be read.
-        """
+        """Return the hash of a file, or raise the OSError of reading it."""
         status = path.stat()
         identity = [status.st_size, status.st_mtime_ns, status.st_ino]
         key = str(path.resolve())

@@ -4,21 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from samdec_export.backends.tensorrt.engine_file import EngineFile, EngineRecord
 from samdec_export.core.dtypes import Precision
 from samdec_export.core.plain import from_plain, to_plain
 from samdec_export.core.results import MaskPair
-from samdec_export.report.compared import Comparison
-from samdec_export.report.made import ArtifactEntry, Checkpoint
-from samdec_export.report.measured import RangeRow, Timing
+from samdec_export.report.parts import ArtifactEntry, Checkpoint, Comparison, RangeRow, Timing
 
 if TYPE_CHECKING:
     from samdec_export.core.artifact import Artifact
     from samdec_export.parity.comparisons import Validated
 
-__all__ = ["BenchResult", "EngineResult", "FileResult", "ParityResult", "StageResult"]
+__all__ = ["BenchResult", "EngineResult", "FileResult", "ParityResult", "StageResult", "timing_of"]
 
 R = TypeVar("R", bound="StageResult")
 
@@ -44,16 +43,7 @@ class StageResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FileResult(StageResult):
-    """An ONNX file.
-
-    Args:
-        entry: What a report says of it.
-        model: Name in the registry.
-        graph: Graph contract.
-        parent: SHA-256 of the file that it was converted from; empty for the fp32 file.
-        checkpoint: Where its weights came from.
-        ranges: Of a converted file: what the fp32 file's tensors held.
-    """
+    """An ONNX file; `parent` is the SHA-256 of the fp32 file that it was converted from, whose tensors had `ranges`."""
 
     entry: ArtifactEntry
     model: str
@@ -86,15 +76,8 @@ class FileResult(StageResult):
             kept=record.kept or None,
             details={"opset": str(record.opset), "arrangement": record.arrangement, "masks": record.masks},
         )
-        checkpoint = Checkpoint(**to_plain(record.checkpoint))
-        return cls(
-            entry=entry,
-            model=record.model,
-            graph=record.graph,
-            parent=record.parent,
-            checkpoint=checkpoint,
-            ranges=ranges,
-        )
+        checkpoint, own = Checkpoint(**to_plain(record.checkpoint)), {"model": record.model, "graph": record.graph}
+        return cls(entry=entry, **own, parent=record.parent, checkpoint=checkpoint, ranges=ranges)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,29 +96,18 @@ class EngineResult(StageResult):
         return cls(file=engine.path.name, sha256=engine.sha256, bytes=size, record=engine.record)
 
     def to_json(self) -> dict[str, Any]:
-        """Return a JSON object that `from_json` reads back."""
         return {"file": self.file, "sha256": self.sha256, "bytes": self.bytes, "record": self.record.to_json()}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> EngineResult:
-        """Read what `to_json` wrote.
-
-        Raises:
-            KeyError, TypeError, ValueError: `data` is not such an object.
-        """
         return cls(**{**data, "record": EngineRecord.from_json(data["record"])})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ParityResult(StageResult):
-    """The comparisons of a file.
+    """The comparisons of a file, its worst masks, and what could not be compared.
 
-    Args:
-        file: Its name.
-        comparisons: What each found.
-        masks: The worst masks.
-        notes: What could not be compared, and why.
-        obstacle: Why an engine that fits this machine was not run after all; empty where it was.
+    `obstacle` says why an engine that fits this machine was not run after all.
     """
 
     file: str
@@ -146,13 +118,7 @@ class ParityResult(StageResult):
 
     @classmethod
     def of(cls, done: Validated, file: str, precision: Precision) -> ParityResult:
-        """Return what a validation found.
-
-        Args:
-            done: The validation, with evidence.
-            file: The name of the file that was judged.
-            precision: Whose limits it was judged by.
-        """
+        """Return what a validation with evidence found on the file of that name, by the limits of a precision."""
         return cls(
             file=file,
             comparisons=tuple(Comparison.of(result, file, precision) for result in done.results),
@@ -167,3 +133,28 @@ class BenchResult(StageResult):
 
     threads: int
     timings: tuple[Timing, ...]
+
+
+def timing_of(measurement: Mapping[str, Any]) -> Timing:
+    """Return a measurement of `Benchmarked.to_json` as the document has it; files by name, whatever their folder.
+
+    Raises:
+        KeyError, TypeError, ValueError: It is no such measurement.
+    """
+    low, high = measurement.get("spread") or (None, None)
+    load = measurement["workload"]
+    return Timing(
+        candidate=Path(measurement["candidate"]).name,
+        images=int(load["images"]),
+        prompts=int(load["prompts"]),
+        points=int(load["points"]),
+        median=_seconds(measurement.get("median")),
+        low=_seconds(low),
+        high=_seconds(high),
+        per_prompt=_seconds(measurement.get("per_prompt")),
+        unsupported=str(measurement.get("unsupported", "")),
+    )
+
+
+def _seconds(value: Any) -> float | None:
+    return None if value is None else float(value)

@@ -28,11 +28,10 @@ from samdec_export.core.packages import (
     SIMPLIFY,
     EngineName,
 )
-from samdec_export.report.measured import RangeRow
-from samdec_export.run.baseline import timing_of
+from samdec_export.report.parts import RangeRow
 from samdec_export.run.job import Job, hash_of
 from samdec_export.run.ledger import Entry, Stage, StageOutput
-from samdec_export.run.results import BenchResult, EngineResult, FileResult, ParityResult, StageResult
+from samdec_export.run.results import BenchResult, EngineResult, FileResult, ParityResult, StageResult, timing_of
 
 if TYPE_CHECKING:
     from samdec_export.backends.candidates import Candidate
@@ -58,9 +57,9 @@ def trace_stage(job: Job, folder: Path) -> Stage[StageResult]:
 
     def make() -> StageOutput[StageResult]:
         from samdec_export.export.to_onnx import trace_graph
-        from samdec_export.models.record import graph_to_export
+        from samdec_export.models.sam.graphs import graph_to_export
 
-        graph, record = graph_to_export(job.weights.loaded, config.graph_options)
+        graph, record = graph_to_export(job.loaded, config.graph_options)
         with staging(folder) as scratch:
             trace_graph(graph, record, scratch / TRACED)
             os.replace(scratch / TRACED, folder / TRACED)
@@ -192,8 +191,7 @@ def _compared(job: Job, exported: Entry[FileResult], candidate: Candidate, preci
     from samdec_export.core.feeds import typed_feeds
     from samdec_export.export.onnx_file import open_artifact
     from samdec_export.parity.cases import select_cases
-    from samdec_export.parity.comparisons import check
-    from samdec_export.parity.replay import Replay
+    from samdec_export.parity.comparisons import Replay, check
 
     asked, artifact = job.config.parity, candidate.artifact
     source = open_artifact(exported.file(".onnx")).record
@@ -202,7 +200,7 @@ def _compared(job: Job, exported: Entry[FileResult], candidate: Candidate, preci
     cases = [typed_feeds(case, artifact.record.signature) for case in job.drawn.keep(inputs)]
     replay = options_of(Replay, asked, file=artifact.path, checkpoint=job.config.checkpoint)
     tolerance = job.config.gate.tolerance(precision)
-    done = check(artifact, job.weights.loaded, cases, replay, candidate, tolerance=tolerance, evidence=True)
+    done = check(artifact, job.loaded, cases, replay, candidate, tolerance=tolerance, evidence=True)
     return ParityResult.of(done, artifact.path.name, precision)
 
 

@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final, Literal, TypeAlias
 
 from samdec_export.core.results import STRUCTURE, CaseResult, Limit, Number, OutputMetrics, severity_of
 from samdec_export.core.rules import RULES, Rule
-from samdec_export.report.document import Comparison, Timing, Verdict
+from samdec_export.report.parts import Baseline, Comparison, Timing, Verdict
 
 __all__ = ["judge_comparison", "judge_latency", "judge_origin", "judge_weights"]
 
 Origin: TypeAlias = Literal["weights", "fp32", "onnx"]
 _Measured: TypeAlias = tuple[CaseResult, OutputMetrics]
+_Judged: TypeAlias = tuple[CaseResult, Number, float, str]
+"""The case that decides, what was measured there, what is allowed, and the sentence."""
 
-
-ORIGINS: Final[dict[Origin, str]] = {
-    "weights": "decoder weights",
-    "fp32": "the fp32 file",
-    "onnx": "the ONNX file",
-}
+ORIGINS: Final[dict[Origin, str]] = {"weights": "decoder weights", "fp32": "the fp32 file", "onnx": "the ONNX file"}
 
 
 def judge_comparison(comparison: Comparison) -> Iterator[Verdict]:
@@ -34,7 +31,20 @@ def judge_comparison(comparison: Comparison) -> Iterator[Verdict]:
                 if output.name == name and rule.binds(output)
             ]
             if found:
-                yield _broken(rule, comparison, name, found) or _kept(rule, comparison, name, found)
+                broken = _broken(rule, comparison, name, found)
+                case, measured, allowed, sentence = broken or _kept(rule, comparison, name, found)
+                yield Verdict(
+                    passed=broken is None,
+                    threshold=_key(rule, comparison),
+                    artifact=comparison.artifact,
+                    comparison=comparison.name,
+                    case=case.case,
+                    output=name,
+                    measured=measured,
+                    allowed=allowed,
+                    bound=rule.bound,
+                    sentence=sentence,
+                )
 
 
 def judge_weights(artifact: str, comparisons: Iterable[Comparison]) -> Verdict:
@@ -70,24 +80,25 @@ def _structure(comparison: Comparison) -> Verdict:
     )
 
 
-def _kept(rule: Rule, comparison: Comparison, output: str, found: Sequence[_Measured]) -> Verdict:
-    """Return the verdict where no case breaks the rule: on the worst number, beside what is allowed in its case."""
+def _kept(rule: Rule, comparison: Comparison, output: str, found: Sequence[_Measured]) -> _Judged:
+    """Judge a rule that no case breaks: by the worst number, beside what is allowed in its case."""
     case, worst = found[0]
     for other, metrics in found[1:]:
         if rule.worse(rule.measured(metrics), rule.measured(worst)):
             case, worst = other, metrics
     value, limit = rule.measured(worst) or 0.0, rule.allowed(comparison.limits, case.limits[output])
-    key = _key(rule, comparison)
+    asked, pixels, waived = rule.asked(comparison.limits), comparison.limits.pixels, ""
+    if rule.waivable and rule.worse(value, asked):  # in small masks shares say little
+        waived = f", which gate.{comparison.precision}.pixels waives: no more than {pixels} pixels of a mask flip"
     sentence = (
-        f"{_title(rule, comparison, output)} is {value:.4g}, in case {case.case}; {key} asks for {rule.bound} "
-        f"{rule.asked(comparison.limits):.4g}{_judged_by_pixels(rule, comparison, value)}"
-        f"{_raised(rule, comparison, output, found)}."
+        f"{_title(rule, comparison, output)} is {value:.4g}, in case {case.case}; {_key(rule, comparison)} asks for "
+        f"{rule.bound} {asked:.4g}{waived}{_raised(rule, comparison, output, found)}."
     )
-    return _verdict(comparison, rule, output, case, value, limit, sentence, passed=True)
+    return case, value, limit, sentence
 
 
-def _broken(rule: Rule, comparison: Comparison, output: str, found: Sequence[_Measured]) -> Verdict | None:
-    """Return the verdict on the case that breaks the rule most; None where none does."""
+def _broken(rule: Rule, comparison: Comparison, output: str, found: Sequence[_Measured]) -> _Judged | None:
+    """Judge by the case that breaks the rule most; None where none does."""
     broken = [
         (case, violation)
         for case, _ in found
@@ -104,7 +115,7 @@ def _broken(rule: Rule, comparison: Comparison, output: str, found: Sequence[_Me
         f"{_raised_from(rule, comparison, case.limits[output])}: {_by_how_much(rule, violation.value, limit)}; "
         f"{len(broken)} of {len(found)} cases fail."
     )
-    return _verdict(comparison, rule, output, case, violation.value, limit, sentence, passed=False)
+    return case, violation.value, limit, sentence
 
 
 def _key(rule: Rule, comparison: Comparison) -> str:
@@ -113,14 +124,6 @@ def _key(rule: Rule, comparison: Comparison) -> str:
 
 def _title(rule: Rule, comparison: Comparison, output: str) -> str:
     return f"{comparison.artifact} ({comparison.name}): {rule.title.format(output=output)}"
-
-
-def _judged_by_pixels(rule: Rule, comparison: Comparison, value: float) -> str:
-    """Say why a number beyond its limit passed: in small masks shares say little."""
-    if not (rule.waivable and rule.worse(value, rule.asked(comparison.limits))):
-        return ""
-    pixels = f"gate.{comparison.precision}.pixels"
-    return f", which {pixels} waives: no more than {comparison.limits.pixels} pixels of a mask flip"
 
 
 def _raised(rule: Rule, comparison: Comparison, output: str, found: Sequence[_Measured]) -> str:
@@ -163,46 +166,30 @@ def _by_how_much(rule: Rule, value: Number, limit: float) -> str:
 
 
 def judge_origin(artifact: str, kind: Origin, found: str | None, expected: str | None) -> Verdict:
-    """Return a verdict: was a file made from what it should have been made from?
-
-    Args:
-        artifact: The file.
-        kind: What the two hashes are of.
-        found: The hash that its record names.
-        expected: The hash that it should name.
-    """
+    """Return a verdict: was a file made from what it should have been, by the hash of `kind` in its record?"""
     passed = found == expected
-    outcome = (
-        "as it should be" if passed else f"not {(expected or 'none')[:12]} as in this run: it was made from another one"
-    )
-    return Verdict(
-        passed=passed,
-        threshold=f"origin.{kind}",
-        artifact=artifact,
-        sentence=f"{artifact} names {ORIGINS[kind]} {(found or 'none')[:12]}, {outcome}.",
-    )
+    other = f"not {(expected or 'none')[:12]} as in this run: it was made from another one"
+    outcome = "as it should be" if passed else other
+    sentence = f"{artifact} names {ORIGINS[kind]} {(found or 'none')[:12]}, {outcome}."
+    return Verdict(passed=passed, threshold=f"origin.{kind}", artifact=artifact, sentence=sentence)
 
 
-def judge_latency(
-    measured: Iterable[Timing], baseline: Mapping[tuple[str, int, int, int], float], ratio: float, origin: str
-) -> Iterator[Verdict]:
+def judge_latency(measured: Iterable[Timing], baseline: Baseline, ratio: float) -> Iterator[Verdict]:
     """Yield a verdict for each measurement that the baseline has too, or one that says that there is none.
 
-    Args:
-        measured: What was timed in this run.
-        baseline: Median seconds by file, images, prompts and points.
-        ratio: The largest multiple of the baseline's time.
-        origin: Where the baseline was read from.
+    `ratio` is the largest multiple of the baseline's time.
     """
+    medians = {(item.candidate, item.images, item.prompts, item.points): item.median for item in baseline.measurements}
     compared = False
     for item in measured:
         key = (item.candidate, item.images, item.prompts, item.points)
-        if item.median is None or not baseline.get(key):
+        before = medians.get(key)
+        if item.median is None or not before:
             continue
         compared = True
-        found, load = item.median / baseline[key], f"images={item.images},prompts={item.prompts},points={item.points}"
+        found, load = item.median / before, f"images={item.images},prompts={item.prompts},points={item.points}"
         passed = found <= ratio
-        end = "" if passed else f": {1e3 * (item.median - ratio * baseline[key]):.3g} ms too slow"
+        end = "" if passed else f": {1e3 * (item.median - ratio * before):.3g} ms too slow"
         yield Verdict(
             passed=passed,
             threshold="gate.latency.ratio",
@@ -212,37 +199,8 @@ def judge_latency(
             allowed=ratio,
             bound="at most",
             sentence=f"{item.candidate} takes {1e3 * item.median:.3g} ms for {load}, {found:.3g} times the "
-            f"{1e3 * baseline[key]:.3g} ms of {origin}; gate.latency.ratio asks for at most {ratio:g}{end}.",
+            f"{1e3 * before:.3g} ms of {baseline.name}; gate.latency.ratio asks for at most {ratio:g}{end}.",
         )
     if not compared:
-        yield Verdict(
-            passed=False,
-            threshold="gate.latency.baseline",
-            artifact="",
-            sentence=f"{origin} has no time of any file and workload that this run measured: nothing was compared.",
-        )
-
-
-def _verdict(
-    comparison: Comparison,
-    rule: Rule,
-    output: str,
-    case: CaseResult,
-    measured: Number,
-    allowed: float,
-    sentence: str,
-    *,
-    passed: bool,
-) -> Verdict:
-    return Verdict(
-        passed=passed,
-        threshold=_key(rule, comparison),
-        artifact=comparison.artifact,
-        comparison=comparison.name,
-        case=case.case,
-        output=output,
-        measured=measured,
-        allowed=allowed,
-        bound=rule.bound,
-        sentence=sentence,
-    )
+        none = f"{baseline.name} has no time of any file and workload that this run measured: nothing was compared."
+        yield Verdict(passed=False, threshold="gate.latency.baseline", artifact="", sentence=none)

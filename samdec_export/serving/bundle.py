@@ -6,20 +6,16 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from samdec_export.backends.tensorrt.engine_file import EngineFile, open_engine
-from samdec_export.core import interrupts
 from samdec_export.core.artifact import Artifact
 from samdec_export.core.errors import EngineError, GraphError, UsageError
 from samdec_export.core.files import FilePath, as_path, staging
 from samdec_export.core.log import step
-from samdec_export.export.onnx_file import open_artifact
+from samdec_export.export.onnx_file import differences, load, open_artifact
 from samdec_export.serving.options import ServingOptions, check_name
-
-if TYPE_CHECKING:
-    from samdec_export.serving.model import ServedModel
-    from samdec_export.serving.repository import ServedFile
+from samdec_export.serving.repository import ServedFile, ServedModel, write_guide, write_model
 
 __all__ = ["Bundled", "BundledModel", "bundle"]
 
@@ -79,10 +75,11 @@ def bundle(
         DependencyError: tritonclient is not installed.
     """
     folder, paths = as_path(out), [as_path(file) for file in files]
-    _check_out(folder)
-    with interrupts.deferred():
-        from samdec_export.serving.repository import write_client, write_model, write_readme
-
+    if os.path.lexists(folder) and not (folder.is_dir() and not any(folder.iterdir())):
+        raise UsageError(
+            f"Cannot write to {folder}: it exists already.",
+            "Name another folder, or remove this one: a server may be reading it.",
+        )
     models = tuple(_grouped([_open(path, wanted) for path in paths]))
     with step(f"Bundling {len(files)} files"), staging(folder.parent) as scratch:
         draft = scratch / "models"
@@ -90,26 +87,15 @@ def bundle(
         for entry in models:
             write_model(draft / entry.model.name, entry.model, entry.files, wanted)
         engines = [file for entry in models for file in entry.files if entry.model.backend == "tensorrt"]
-        write_readme(draft, [entry.model for entry in models], [*_flags(engines)], [*_notes(models, engines)])
-        write_client(draft)
-        _publish(draft, folder)
+        compatible = any(file.sidecar["settings"].get("version_compat") for file in engines)
+        flags = ["--backend-config=tensorrt,version-compatible=true"] if compatible else []
+        write_guide(draft, [entry.model for entry in models], flags, [*_notes(models, engines)])
+        try:
+            os.replace(draft, folder)  # an empty folder gives way, a filled one does not
+        except OSError as error:
+            hint = "Name a folder that does not exist."
+            raise UsageError(f"Cannot write to {folder}: {error.strerror}.", hint) from error
     return Bundled(path=folder, models=models)
-
-
-def _check_out(out: Path) -> None:
-    if os.path.lexists(out) and not (out.is_dir() and not any(out.iterdir())):
-        raise UsageError(
-            f"Cannot write to {out}: it exists already.",
-            "Name another folder, or remove this one: a server may be reading it.",
-        )
-
-
-def _publish(draft: Path, out: Path) -> None:
-    """Rename a finished folder into place; an empty folder gives way, a filled one does not."""
-    try:
-        os.replace(draft, out)
-    except OSError as error:
-        raise UsageError(f"Cannot write to {out}: {error.strerror}.", "Name a folder that does not exist.") from error
 
 
 def _open(path: Path, wanted: ServingOptions) -> tuple[ServedModel, ServedFile]:
@@ -121,10 +107,6 @@ def _open(path: Path, wanted: ServingOptions) -> tuple[ServedModel, ServedFile]:
 
 
 def _onnx(artifact: Artifact, wanted: ServingOptions) -> tuple[ServedModel, ServedFile]:
-    from samdec_export.export.onnx_file import differences, load
-    from samdec_export.serving.model import ServedModel
-    from samdec_export.serving.repository import ServedFile
-
     record = artifact.record
     if found := [*differences(load(artifact.path), record.signature)]:
         raise GraphError(
@@ -141,9 +123,6 @@ def _onnx(artifact: Artifact, wanted: ServingOptions) -> tuple[ServedModel, Serv
 
 
 def _engine(engine: EngineFile, wanted: ServingOptions) -> tuple[ServedModel, ServedFile]:
-    from samdec_export.serving.model import ServedModel
-    from samdec_export.serving.repository import ServedFile
-
     record = engine.record
     model = ServedModel(
         name=_name(record.file_name.removesuffix(".engine"), engine.path, wanted),
@@ -189,11 +168,7 @@ def _name(recorded: str, path: Path, wanted: ServingOptions) -> str:
 
 
 def _grouped(found: Sequence[tuple[ServedModel, ServedFile]]) -> Iterator[BundledModel]:
-    """Models in order of appearance, each with its versions.
-
-    Raises:
-        UsageError: Files of one name differ in what a server is told about all versions at once, or are the same.
-    """
+    """Yield models in order of appearance, each with its versions, whose files differ and which are told alike."""
     groups: dict[str, list[tuple[ServedModel, ServedFile]]] = {}
     for model, file in found:
         groups.setdefault(model.name, []).append((model, file))
@@ -217,12 +192,6 @@ def _difference(one: ServedModel, other: ServedModel) -> str:
     if one.signature != other.signature:
         return "their inputs, outputs or ranges differ"
     return "they were built for other ranges"
-
-
-def _flags(engines: Sequence[ServedFile]) -> Iterator[str]:
-    """Yield what the server must be started with."""
-    if any(file.sidecar["settings"].get("version_compat") for file in engines):
-        yield "--backend-config=tensorrt,version-compatible=true"
 
 
 def _notes(models: Sequence[BundledModel], engines: Sequence[ServedFile]) -> Iterator[str]:

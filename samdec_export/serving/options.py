@@ -41,14 +41,9 @@ class ServingOptions:
 
 
 def check_name(name: str, origin: str) -> None:
-    """Raise unless a model can be called that: it becomes a folder and a part of a URL.
+    """Raise a UsageError unless a model can be called that: it becomes a folder and a part of a URL.
 
-    Args:
-        name: The name.
-        origin: Where it comes from, for the message.
-
-    Raises:
-        UsageError: It cannot.
+    `origin` is where the name comes from, for the message.
     """
     if not NAME.fullmatch(name):
         raise UsageError(

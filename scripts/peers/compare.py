@@ -9,8 +9,9 @@ from pathlib import Path
 
 from samdec_export.bench import side_by_side as bench
 from samdec_export.bench.measure import Program, Workload
+from samdec_export.bench.options import parse_counts
+from samdec_export.bench.plot import draw
 from samdec_export.cli.bench import benchmarked
-from samdec_export.core.choices import parse_counts
 from samdec_export.core.files import write_text
 from samdec_export.core.log import show_progress
 
@@ -50,7 +51,7 @@ def main() -> None:
     benchmarked(done)
     name = "own" if options.own else "peers"
     write_text(folder / f"{name}.json", json.dumps(done.to_json(), indent=2) + "\n")
-    bench.draw(done, folder / f"{name}.png")
+    draw(done, folder / f"{name}.png")
 
 
 def worker(kind: str, path: Path) -> tuple[str, ...]:

@@ -94,10 +94,10 @@ def test_the_docs_show_the_example_that_is_tested() -> None:
     assert len(shown.splitlines()) <= 12
 
 
-def test_the_example_runs(tmp_path: Path) -> None:
+def test_the_example_runs(python: list[str], tmp_path: Path) -> None:
     torch.save(load_model(None, "sam_tiny").decoder.state_dict(), tmp_path / "sam_b.pt")
     done = subprocess.run(
-        [sys.executable, "-W", "error", str(EXAMPLE)],
+        [*python, str(EXAMPLE)],
         capture_output=True, text=True, check=False, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

@@ -35,7 +35,7 @@ from samdec_export.models.checkpoint import LoadedModel
 from samdec_export.models.registry import MODELS
 from samdec_export.models.sam.decoder import SamDecoder, seed_weights
 from samdec_export.models.sam.graphs import build_graph
-from samdec_export.parity.compare import measure_tensor
+from samdec_export.parity.metrics import measure_tensor
 from samdec_export.parity.sweeps import sweep
 
 FP32_LIMIT = 2e-6

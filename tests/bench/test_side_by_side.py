@@ -11,9 +11,9 @@ from conftest import Export
 from onnx import TensorProto, helper, numpy_helper
 
 from samdec_export.bench.measure import Program, Workload, measure
+from samdec_export.bench.options import parse_counts
 from samdec_export.bench.side_by_side import BenchEntry, bench_entries, parse_entry
 from samdec_export.cli import app as cli
-from samdec_export.core.choices import parse_counts
 from samdec_export.core.errors import GraphError, UsageError
 from samdec_export.export.cost import count_cost
 

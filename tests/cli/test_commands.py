@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import resource
@@ -12,6 +13,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import command_line
 import onnx
 import pytest
 import torch
@@ -88,20 +90,21 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert call(capsys, "--version")[:2] == (0, f"samdec-export {__version__}\n")
 
 
-def test_a_checkpoint_becomes_a_proven_file(tmp_path: Path, checkpoint: Path) -> None:
-    done = run("onnx", "--ckpt", checkpoint, cwd=tmp_path)
+def test_a_checkpoint_becomes_a_proven_file(python: list[str], tmp_path: Path, checkpoint: Path) -> None:
+    run = functools.partial(command_line.run, command=[*python, "-m", "samdec_export"], cwd=tmp_path)
+    done = run("onnx", "--ckpt", checkpoint)
     assert done.returncode == 0, done.stderr
     files = {path.name for path in (tmp_path / "artifacts").iterdir()}
     assert files == {"sam_tiny.decoder.onnx", "sam_tiny.decoder.onnx.json"}
     assert "0 failed" in done.stdout
     assert "Exporting sam_tiny decoder" in done.stderr
     assert "traced" in done.stdout
-    again = run("validate", "artifacts/sam_tiny.decoder.onnx", "--ckpt", checkpoint, "--report", "r.json", cwd=tmp_path)
+    again = run("validate", "artifacts/sam_tiny.decoder.onnx", "--ckpt", checkpoint, "--report", "r.json")
     assert again.returncode == 0, again.stderr
     report = json.loads((tmp_path / "r.json").read_text())
     assert report["passed"]
     assert len(report["comparisons"][0]["cases"]) == 8
-    missing = run("validate", "artifacts/sam_tiny.decoder.onnx", cwd=tmp_path)
+    missing = run("validate", "artifacts/sam_tiny.decoder.onnx")
     assert missing.returncode == 2
     assert "was exported from tiny.pt: the reference needs it. Give its file as --ckpt." in missing.stderr
 

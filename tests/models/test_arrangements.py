@@ -19,7 +19,7 @@ from samdec_export.core.runner import Outputs
 from samdec_export.models.registry import MODELS
 from samdec_export.models.sam.decoder import SamDecoder, seed_weights
 from samdec_export.models.sam.graphs import build_graph
-from samdec_export.parity.compare import measure_tensor
+from samdec_export.parity.metrics import measure_tensor
 
 CONTRACTS = {
     "decoder": GraphOptions(),

@@ -15,7 +15,7 @@ from samdec_export.models.contracts import CONTRACTS, Axes, contract
 
 
 def axes_of(options: GraphOptions) -> Axes:
-    return Axes.of(options, channels=32, grid=8, mask_tokens=4)
+    return Axes(options=options, channels=32, grid=8, mask_tokens=4)
 
 
 def test_every_graph_has_a_contract() -> None:

@@ -28,7 +28,6 @@ from samdec_export.core.runner import Array, Feeds, Outputs
 from samdec_export.core.signature import Signature, TensorSpec
 from samdec_export.export.onnx_file import open_artifact
 from samdec_export.parity.measure import CaseMeasurement, Comparison, Place, measure_case
-from samdec_export.parity.summary import to_json
 from samdec_export.parity.tasks import CaseTask, run_task, sweep_tasks
 from samdec_export.parity.tolerances import FLOOR_FACTOR, TOLERANCES
 from samdec_export.parity.validate import REPEATED, merge, validate
@@ -199,7 +198,7 @@ def test_tasks_run_anywhere_give_what_a_validation_gives(typed: Typed, precision
     found = [CaseMeasurement.from_json(json.loads(json.dumps(run_task(task).to_json()))) for task in tasks]
     results = merge(found)
     assert results == whole.results
-    assert to_json(results, whole.replay, whole.notes) == whole.to_json()
+    assert replace(whole, results=results).to_json() == whole.to_json()
 
 
 def test_a_task_names_a_recorded_case(export: Export, orders: tuple[Path, Path, Path], tmp_path: Path) -> None:

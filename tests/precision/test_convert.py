@@ -15,7 +15,7 @@ import onnx
 import pytest
 import torch
 from command_line import call, is_one_clear_line
-from conftest import Export
+from conftest import Export, Typed
 from onnx import TensorProto, helper
 
 from samdec_export import api
@@ -79,10 +79,8 @@ def test_every_contract_converts_and_passes_its_gate(export: Export, tmp_path: P
 
 
 @pytest.mark.parametrize("contract", CONTRACTS)
-def test_no_cast_is_needless(export: Export, tmp_path: Path, contract: str) -> None:
-    source = export(**CONTRACTS[contract]).artifact.path
-    done = api.convert(source, FP16, out=tmp_path, validate=False)
-    before, after = onnx.load(source), onnx.load(done.artifact.path)
+def test_no_cast_is_needless(typed: Typed, contract: str) -> None:
+    before, after = onnx.load(typed(**CONTRACTS[contract])), onnx.load(typed("fp16", **CONTRACTS[contract]))
     onnx.checker.check_model(after, full_check=True)
     counts = Counter(node.op_type for node in after.graph.node)
     counts.subtract(Counter(node.op_type for node in before.graph.node))
@@ -101,15 +99,15 @@ def test_no_cast_is_needless(export: Export, tmp_path: Path, contract: str) -> N
     assert len(kinds) == len(set(kinds)), "cast twice"
 
 
-def test_what_costs_little_stays_in_fp32_and_is_stored_in_fp16(export: Export, tmp_path: Path) -> None:
+def test_what_costs_little_stays_in_fp32_and_is_stored_in_fp16(export: Export, typed: Typed) -> None:
     source = export().artifact
     flops = {product.node: product.flops for product in usual_products(source.path, source.record.signature)}
     kept = keep_cheap(source.path, flops)
     cheap = [node for node in kept if node in flops]
     assert 0.03 * sum(flops.values()) < sum(flops[node] for node in cheap) <= CHEAP_SHARE * sum(flops.values())
     assert max(flops[node] for node in cheap) <= min(flops[node] for node in {*flops} - {*cheap})
-    done = api.convert(source.path, FP16, out=tmp_path, validate=False)
-    model = onnx.load(done.artifact.path)
+    converted = open_artifact(typed("fp16"))
+    model = onnx.load(converted.path)
     matrices = {
         tensor.name: tensor.data_type
         for tensor in model.graph.initializer
@@ -120,14 +118,14 @@ def test_what_costs_little_stays_in_fp32_and_is_stored_in_fp16(export: Export, t
     assert {matrices[name] for name in widened} == {TensorProto.FLOAT16}
     exact = {name for name, kind in matrices.items() if kind == TensorProto.FLOAT}
     readers = {node.name for node in model.graph.node if {*node.input} & exact}
-    assert all("scores" in done.artifact.record.kept[name] for name in readers), "only their weights are exact"
+    assert all("scores" in converted.record.kept[name] for name in readers), "only their weights are exact"
 
 
-def test_tokens_in_fp32_take_no_casts_between_them(export: Export, tmp_path: Path) -> None:
-    source = export().artifact.path
+def test_tokens_in_fp32_take_no_casts_between_them(typed: Typed, tmp_path: Path) -> None:
+    source = typed()
     rules = keep_by_rule(source, ["iou_predictions"])
     autocast(source, tmp_path / "rules.onnx", "fp16", keep=rules)
-    converted = onnx.load(api.convert(source, FP16, out=tmp_path, validate=False).artifact.path)
+    converted = onnx.load(typed("fp16"))
     weights = {tensor.name for tensor in converted.graph.initializer}
     between = [cast for cast in casts(converted) if cast.input[0] not in weights]
     assert len(between) <= 1.5 * len([*casts(onnx.load(tmp_path / "rules.onnx"))])
@@ -198,7 +196,7 @@ def inferred(path: Path) -> Iterator[onnx.ValueInfoProto]:
 
 @pytest.mark.parametrize("contract", ["decoder", "prompts", "reference"])
 def test_no_product_in_fp32_if_so_asked(export: Export, tmp_path: Path, contract: str) -> None:
-    usual = converted(export, tmp_path, FP16, **CONTRACTS[contract])
+    usual = api.convert(export(**CONTRACTS[contract]).artifact.path, FP16, out=tmp_path, validate=False)
     done = converted(export, tmp_path, replace(FP16, all_matmuls=True), **CONTRACTS[contract])
     assert usual.file.shares.keys() == {"float16", "float32"}
     assert done.file.shares == pytest.approx({"float16": 1.0})

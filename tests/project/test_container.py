@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import re
 import shutil
 import subprocess
 import sys
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from samdec_export import __version__
 
@@ -71,6 +75,53 @@ def test_extras_are_those_of_the_project() -> None:
     assert not {"cpu", "gpu"} <= set(asked[0]), "the two ONNX Runtimes overwrite each other"
 
 
+INSTALLS = [line for line in RUNS if "pip install" in line]
+
+
+@pytest.mark.parametrize("line", INSTALLS)
+def test_an_install_asks_one_index_for_exact_versions(line: str) -> None:
+    words = line.split()
+    assert words.count("--index-url") == 1
+    assert not {"--extra-index-url", "--find-links", "--trusted-host"} & {*words}
+    assert "/constraints.txt" in words or all("==" in word for word in words if word.startswith('"tensorrt'))
+    from_public = "${PACKAGE_INDEX}" in line
+    assert from_public or "--no-deps" in words, "an index of one maker gives what is named and nothing else"
+
+
+def test_nothing_is_built_with_what_is_not_pinned() -> None:
+    (tools,) = (line for line in INSTALLS if "hatchling" in line)
+    assert "--only-binary :all:" in tools
+    assert "--constraint" in tools
+    building = [line for line in RUNS if "/wheels" in line and "pip" in line]
+    assert len(building) == 3
+    assert all("--no-build-isolation" in line for line in building), "else pip fetches the newest build tools"
+    assert "NVIDIA_TENSORRT_DISABLE_INTERNAL_PIP=1" in arguments("ENV"), "else TensorRT's setup asks its own index"
+
+
+def needed(name: str, extras: frozenset[str], seen: set[tuple[str, frozenset[str]]]) -> Iterator[tuple[str, str]]:
+    """Yield every distribution that one needs here, itself included, with its version."""
+    if (canonicalize_name(name), extras) in seen:
+        return
+    seen.add((canonicalize_name(name), extras))
+    found = importlib.metadata.distribution(name)
+    yield canonicalize_name(name), found.version
+    for text in found.requires or ():
+        other = Requirement(text)
+        if other.marker is None or any(other.marker.evaluate({"extra": extra}) for extra in ("", *extras)):
+            yield from needed(other.name, frozenset(other.extras), seen)
+
+
+def test_every_package_that_the_cpu_image_gets_is_pinned() -> None:
+    lines = (line for line in (ROOT / "constraints.txt").read_text().splitlines() if not line.startswith("#"))
+    pins = {canonicalize_name(pin.name): str(pin.specifier) for pin in map(Requirement, lines)}
+    (extras,) = (text.removeprefix("EXTRAS=") for text in arguments("ARG") if text.startswith("EXTRAS=cpu"))
+    wanted = dict(needed("samdec-export", frozenset(extras.split(",")), set()))
+    del wanted["samdec-export"]
+    assert len(wanted) > 40
+    assert {name: f"=={version.partition('+')[0]}" for name, version in wanted.items()}.items() <= pins.items()
+    assert {"hatchling", "packaging", "pathspec", "pluggy", "setuptools", "tomlkit", "trove-classifiers"} <= pins.keys()
+
+
 def test_what_is_copied_is_let_through_and_nothing_else() -> None:
     sources = {word for line in arguments("COPY") if "--from" not in line for word in line.split()[:-1]}
     rules = [line for line in (ROOT / ".dockerignore").read_text().splitlines() if line and not line.startswith("#")]
@@ -88,6 +139,7 @@ def test_the_wheel_step_makes_a_wheel_that_holds_everything(tmp_path: Path) -> N
     assert step.startswith("python -m pip ")
     assert "/wheels" in step
     command = step.replace("python", sys.executable, 1).replace("/wheels", str(wheels))
+    command = command.replace("--no-build-isolation", "")  # the image has hatchling, this environment may not
     done = subprocess.run(["sh", "-c", command], cwd=source, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     (wheel,) = wheels.iterdir()

@@ -168,7 +168,7 @@ from samdec_export.api import GraphOptions
 from samdec_export.backends.eager import EagerRunner
 from samdec_export.core.feeds import Case, make_feeds
 from samdec_export.models.checkpoint import load_model
-from samdec_export.models.record import graph_to_export
+from samdec_export.models.sam.graphs import graph_to_export
 loaded = load_model(None, "sam_tiny")
 (plain, whole), (graph, record) = (
     graph_to_export(loaded, GraphOptions(graph=name)) for name in ("decoder", "embedded")

@@ -16,17 +16,17 @@ import numpy as np
 import pytest
 from command_line import call, is_one_clear_line
 from conftest import GOLDEN
+from pydantic import TypeAdapter
 
 from samdec_export.core.errors import UsageError
 from samdec_export.core.masks import pack_mask, unpack_mask
 from samdec_export.core.results import Histogram
 from samdec_export.report import render as reports
-from samdec_export.report.charts.cases import case_charts
-from samdec_export.report.charts.errors import errors_chart
-from samdec_export.report.charts.scales import LogScale
-from samdec_export.report.document import Document, Verdict
+from samdec_export.report.case_charts import case_charts
+from samdec_export.report.charts import LogScale, errors_chart
+from samdec_export.report.document import SCHEMA_VERSION, Document
 from samdec_export.report.figures import bounded, closeness, number, percent, seconds, size, used
-from samdec_export.report.schema import SCHEMA_FILE, derive_schema, read_schema
+from samdec_export.report.parts import Verdict
 from samdec_export.report.views import closest, failed, output_rows, timing_rows, usage
 
 RENDERINGS: tuple[reports.ReportFormat, ...] = ("json", "html", "markdown", "junit")
@@ -50,14 +50,26 @@ def test_real_runs_say_what_happened(passing: Document, failing: Document) -> No
     assert failing.worst_masks[0].flipped > 0
 
 
+def derive_schema() -> dict[str, Any]:
+    """Return the schema that the data classes have: what the published one must be."""
+    schema = TypeAdapter(Document).json_schema()
+    schema["required"] = ["schema_version", *schema["required"]]
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "$id": f"urn:samdec-export:report:{SCHEMA_VERSION}",
+        **schema,
+    }
+
+
 def test_the_schema_is_what_the_data_classes_have() -> None:
-    again = f"json.dump(derive_schema(), ...) into samdec_export/report/{SCHEMA_FILE}; a version only grows"
-    assert read_schema() == derive_schema(), again
+    again = f"json.dump(derive_schema(), ...) into samdec_export/report/{reports.SCHEMA_FILE}; a version only grows"
+    assert f"report.v{SCHEMA_VERSION}.schema.json" == reports.SCHEMA_FILE
+    assert reports.schema() == derive_schema(), again
 
 
 def test_documents_keep_the_schema(passing: Document, failing: Document) -> None:
-    validator = jsonschema.Draft202012Validator(read_schema())
-    validator.check_schema(read_schema())
+    validator = jsonschema.Draft202012Validator(reports.schema())
+    validator.check_schema(reports.schema())
     for document in (passing, failing):
         validator.validate(json.loads(json.dumps(document.to_json())))
 
@@ -110,7 +122,7 @@ def test_what_is_no_document_is_refused_by_the_reader_and_the_schema(
     with pytest.raises(UsageError):
         Document.from_json(data)
     with pytest.raises(jsonschema.ValidationError):
-        jsonschema.validate(json.loads(json.dumps(data)), read_schema())
+        jsonschema.validate(json.loads(json.dumps(data)), reports.schema())
 
 
 def cut_mask(data: dict[str, Any]) -> None:
@@ -164,7 +176,7 @@ def test_a_reader_ignores_what_a_later_one_added(passing: Document) -> None:
     data = copy.deepcopy(passing.to_json())
     data["colour"] = "green"
     data["artifacts"][0]["colour"] = {"of": ["the", "file"]}
-    jsonschema.validate(json.loads(json.dumps(data)), read_schema())
+    jsonschema.validate(json.loads(json.dumps(data)), reports.schema())
     assert Document.from_json(data).to_json() == passing.to_json()
 
 
@@ -174,7 +186,7 @@ def test_documents_of_version_1_can_still_be_read() -> None:
     first = json.loads((GOLDEN / "report_v1.json").read_text())
     assert first["schema_version"] == 1
     assert document.comparisons[0].limits.logits == first["comparisons"][0]["limits"]["relative"]
-    jsonschema.validate(json.loads(json.dumps(document.to_json())), read_schema())
+    jsonschema.validate(json.loads(json.dumps(document.to_json())), reports.schema())
     assert all(reports.render(document, wanted) for wanted in RENDERINGS)
 
 
@@ -346,7 +358,7 @@ def test_the_command_renders_again(
     code, out, _ = call(capsys, *words, "--json")
     assert json.loads(out)["written"] == ["x.html", "x.md", "x.xml"]
     code, out, _ = call(capsys, "report", "--schema")
-    assert (code, json.loads(out)) == (0, read_schema())
+    assert (code, json.loads(out)) == (0, reports.schema())
 
 
 @pytest.mark.parametrize(

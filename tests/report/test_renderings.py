@@ -22,14 +22,14 @@ from PIL import Image
 from samdec_export.core.errors import UsageError
 from samdec_export.core.masks import pack_mask, unpack_mask
 from samdec_export.core.results import Limit
-from samdec_export.report import render as reports
-from samdec_export.report.charts.cases import case_charts
-from samdec_export.report.document import Document, Stage, Verdict
-from samdec_export.report.github import append_summary, in_actions, workflow_commands
+from samdec_export.report.case_charts import case_charts
+from samdec_export.report.document import Document
+from samdec_export.report.github import announce, workflow_commands
 from samdec_export.report.html import to_html
 from samdec_export.report.junit import to_junit
 from samdec_export.report.markdown import LARGEST, to_markdown
 from samdec_export.report.masks import COLOURS, draw_masks
+from samdec_export.report.parts import Stage, Verdict
 from samdec_export.report.views import failed, headline
 
 HOSTILE = (
@@ -364,13 +364,12 @@ def test_github_is_told_only_in_github(failing: Document, tmp_path: Path) -> Non
     summary = tmp_path / "summary.md"
     summary.write_text("from an earlier tool\n")
     environment = {"GITHUB_ACTIONS": "true", "GITHUB_STEP_SUMMARY": str(summary)}
-    assert in_actions(environment)
-    assert reports.announce(failing, environment) == workflow_commands(failing)
+    assert announce(failing, environment) == workflow_commands(failing)
     assert summary.read_text() == "from an earlier tool\n" + to_markdown(failing) + "\n"
-    assert reports.announce(failing, {"GITHUB_STEP_SUMMARY": str(summary)}) == []
-    assert append_summary(failing, {"GITHUB_ACTIONS": "true"}) is None
+    assert announce(failing, {"GITHUB_STEP_SUMMARY": str(summary)}) == []
+    assert announce(failing, {"GITHUB_ACTIONS": "true"}) == workflow_commands(failing)
     with pytest.raises(UsageError, match="Cannot write the step's summary"):
-        append_summary(failing, {"GITHUB_STEP_SUMMARY": str(tmp_path)})
+        announce(failing, {"GITHUB_ACTIONS": "true", "GITHUB_STEP_SUMMARY": str(tmp_path)})
 
 
 def test_the_command_tells_github(

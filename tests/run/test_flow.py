@@ -19,7 +19,7 @@ import onnx
 import pytest
 import torch
 from broken_graphs import Damage, make_nan, perturb_a_weight, swap_masks
-from command_line import COMMAND, call, is_one_clear_line
+from command_line import call, is_one_clear_line
 from conftest import Export
 
 from samdec_export import api
@@ -41,10 +41,16 @@ REPORTS = {"report.json", "report.html", "report.md", "report.xml"}
 
 
 @pytest.fixture(scope="session")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def command(python: list[str]) -> list[str]:
+    """The command line in a process of its own."""
+    return [*python, "-m", "samdec_export"]
+
+
+@pytest.fixture(scope="session")
+def finished(command: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a run with every stage."""
     out = tmp_path_factory.mktemp("run") / "out"
-    done = subprocess.run([*COMMAND, *FULL, "--out", str(out)], capture_output=True, text=True, check=False)
+    done = subprocess.run([*command, *FULL, "--out", str(out)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return out
 
@@ -194,11 +200,11 @@ def test_a_result_that_is_not_what_the_stage_finds_out_is_made_again(
     assert document(out)["passed"]
 
 
-def test_a_run_that_is_killed_goes_on_where_it_was(finished: Path, tmp_path: Path) -> None:
+def test_a_run_that_is_killed_goes_on_where_it_was(command: list[str], finished: Path, tmp_path: Path) -> None:
     out, words = tmp_path / "out", (*FULL, "--engines", "none", "--set", "bench.enabled=false")
     kept: dict[str, bytes] = {}
     for stage in ("export", "convert-fp16", "parity-fp32"):
-        process = subprocess.Popen([*COMMAND, *words, "--out", str(out)], stderr=subprocess.DEVNULL)
+        process = subprocess.Popen([*command, *words, "--out", str(out)], stderr=subprocess.DEVNULL)
         while not (out / ".samdec" / f"{stage}.json").exists():
             assert process.poll() is None
             time.sleep(0.01)
@@ -206,7 +212,7 @@ def test_a_run_that_is_killed_goes_on_where_it_was(finished: Path, tmp_path: Pat
         process.wait()
         assert kept.items() <= ledger(out).items(), "what was done is not done again"
         kept = ledger(out)
-    done = subprocess.run([*COMMAND, *words, "--out", str(out)], capture_output=True, text=True, check=False)
+    done = subprocess.run([*command, *words, "--out", str(out)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert kept.items() <= ledger(out).items()
     for name in ("sam_tiny.decoder.onnx", "sam_tiny.decoder.fp16.onnx"):

@@ -19,7 +19,7 @@ from samdec_export.backends.machine import Gpu, Machine
 from samdec_export.core.packages import ENGINES
 from samdec_export.run import flow, stages
 from samdec_export.run.config import RunConfig
-from samdec_export.run.job import Job, Weights
+from samdec_export.run.job import Job
 from samdec_export.run.ledger import Entry, Ledger, Stage, StageOutput, package_files, package_hash
 from samdec_export.run.results import StageResult
 
@@ -151,8 +151,7 @@ class Recorder(Ledger):
 
 def inputs_of(config: RunConfig, digest: str | None = None) -> dict[str, Mapping[str, Any]]:
     """The inputs of every stage but the report's, by name."""
-    weights = Weights(config.checkpoint, config.model, digest)
-    job = Job(config=config, digest=digest, weights=weights, machine=MACHINE)
+    job = Job(config=config, digest=digest, machine=MACHINE)
     ledger = Recorder(Path("out"))
     files = flow._files(job, ledger)
     engines, _ = flow._engines(job, ledger, files)
@@ -227,7 +226,7 @@ def test_an_upgrade_of_an_engine_builds_again(package: str, monkeypatch: pytest.
 
 
 def test_an_upgrade_of_an_engine_that_no_package_declares_builds_again() -> None:
-    job = Job(config=config_with(), digest=None, weights=Weights(None, None, None), machine=MACHINE)
+    job = Job(config=config_with(), digest=None, machine=MACHINE)
     nothing = Stage(name="convert-fp16", inputs={}, result=StageResult, make=lambda: StageOutput(result=StageResult()))
     typed = Recorder(Path("out")).run_stage(nothing)
     stage = stages.engine_stage(job, typed, "tensorrt", "fp16", Path("out"))

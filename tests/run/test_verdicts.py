@@ -11,7 +11,7 @@ from samdec_export.core.results import CaseResult, Limit, MaskMetrics, OutputMet
 from samdec_export.core.rules import RULES, violations_of
 from samdec_export.core.signature import Content
 from samdec_export.parity.tolerances import TOLERANCES, limit_of
-from samdec_export.report.document import Comparison, Verdict
+from samdec_export.report.parts import Comparison, Verdict
 from samdec_export.run.config import THRESHOLDS
 from samdec_export.run.verdicts import judge_comparison
 

@@ -32,9 +32,8 @@ from samdec_export.models.checkpoint import LoadedModel
 from samdec_export.models.sam.graphs import build_graph
 from samdec_export.serving import client
 from samdec_export.serving.bundle import bundle
-from samdec_export.serving.model import ServedModel
-from samdec_export.serving.model_config import config_text
 from samdec_export.serving.options import ServingOptions
+from samdec_export.serving.repository import ServedModel, config_text
 
 USUAL = ServingOptions()
 

@@ -20,7 +20,7 @@ import numpy as np
 from samdec_export.backends.oracle.arithmetic import ARITHMETIC
 from samdec_export.backends.oracle.graph import GraphFile, read_graph
 from samdec_export.backends.oracle.moves import MOVES
-from samdec_export.backends.oracle.node import Inputs, Node, widen
+from samdec_export.backends.oracle.node import Node, widen
 from samdec_export.core.dtypes import FORMATS
 from samdec_export.core.errors import GraphError
 from samdec_export.core.feeds import undeclared
@@ -83,7 +83,11 @@ class OracleRunner:
         if len(types) > 1:
             raise GraphError(f"{node} mixes {' and '.join(sorted(types))}.", "A Cast is missing before it.")
         try:
-            result = _compute(node, inputs)
+            if node.op in MOVES:
+                result = np.asarray(MOVES[node.op](node, inputs))
+            else:
+                result = np.asarray(ARITHMETIC[node.op](node, [widen(array) for array in inputs]))
+                result = result.astype(inputs[0].dtype, copy=False)
         except (ArithmeticError, LookupError, TypeError, ValueError) as error:
             shapes = ", ".join(str(array.shape) for array in inputs)
             raise GraphError(f"{node} of shapes {shapes} failed: {error}.", "The graph or a feed is wrong.") from error
@@ -100,13 +104,6 @@ class OracleRunner:
         declared = {name: (graph.declared[name].name, axes) for name, axes in graph.inputs.items()}
         if problems := undeclared(declared, feeds):
             raise GraphError(f"The feeds do not fit the graph: {'; '.join(problems)}.", "See samdec-export inspect.")
-
-
-def _compute(node: Node, inputs: Inputs) -> Array:
-    if node.op in MOVES:
-        return np.asarray(MOVES[node.op](node, inputs))
-    result = np.asarray(ARITHMETIC[node.op](node, [widen(array) for array in inputs]))
-    return result.astype(inputs[0].dtype, copy=False)
 
 
 def _last_uses(graph: GraphFile) -> list[list[str]]:

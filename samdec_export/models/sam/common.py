@@ -1,7 +1,4 @@
-"""Small blocks shared by the prompt encoder and the mask decoder.
-
-Module and parameter names are those of the published Segment Anything checkpoints.
-"""
+"""Small blocks that several modules share; names of modules and parameters are those of the published checkpoints."""
 
 from __future__ import annotations
 
@@ -11,14 +8,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-__all__ = ["MLP", "LayerNorm2d", "MLPBlock", "best_mask"]
+__all__ = ["MLP", "LayerNorm2d", "MLPBlock", "best_mask", "constant", "linear", "split"]
 
 
 class MLP(nn.Module):
-    """Linear layers with ReLU between them: (..., input_dim) -> (..., output_dim).
-
-    Source: segment-anything `modeling/mask_decoder.py`.
-    """
+    """Linear layers with ReLU between them. Source: segment-anything `modeling/mask_decoder.py`."""
 
     def __init__(self, input_dim: int, hidden_dim: int, output_dim: int, num_layers: int) -> None:
         super().__init__()
@@ -47,10 +41,7 @@ class MLPBlock(nn.Module):
 
 
 class LayerNorm2d(nn.Module):
-    """Normalise the channels of each pixel, (B, C, h, w) -> (B, C, h, w).
-
-    Source: segment-anything `modeling/common.py`.
-    """
+    """Normalise the channels of each pixel, (B, C, h, w). Source: segment-anything `modeling/common.py`."""
 
     def __init__(self, num_channels: int, eps: float = 1e-6) -> None:
         super().__init__()
@@ -66,17 +57,28 @@ class LayerNorm2d(nn.Module):
 
 
 def best_mask(iou: Tensor, points: int) -> Tensor:
-    """Return the mask to return where one is wanted: mask 0 from three points on, else the best of the others.
+    """Return the index (..., 1) of the one mask to return, given the predicted quality of each, (..., M).
 
-    Source: segment-anything `utils/onnx.py`, `select_masks`.
-
-    Args:
-        iou: Predicted quality of every mask, (..., M).
-        points: Points of each prompt, padding included.
-
-    Returns:
-        Its index, (..., 1).
+    It is mask 0 from three points on, padding included, else the best of the others. Source: segment-anything
+    `utils/onnx.py`, `select_masks`.
     """
     is_first = torch.arange(iou.shape[-1], device=iou.device) == 0  # (M,)
     weight = torch.where(is_first, 1000.0, 0.0).to(iou.dtype)
     return (iou + weight * (points - 2.5)).argmax(dim=-1, keepdim=True)
+
+
+def constant(value: Tensor, like: Tensor) -> nn.Parameter:
+    """Return a frozen copy of weights that were rearranged in float64, rounded once to the dtype of `like`."""
+    rounded = value.detach().to(like.dtype).clone(memory_format=torch.contiguous_format)
+    return nn.Parameter(rounded, requires_grad=False)
+
+
+def linear(layer: nn.Linear) -> tuple[Tensor, Tensor]:
+    """Return a layer's weight as (in, out) and its bias, in float64."""
+    return layer.weight.detach().double().T, layer.bias.detach().double()
+
+
+def split(x: Tensor, axis: int, *sizes: int) -> Tensor:
+    """Make several axes of one; a size may be -1."""
+    parts: Tensor = x.unflatten(axis, sizes)
+    return parts

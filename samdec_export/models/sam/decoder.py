@@ -9,32 +9,17 @@ from torch import nn
 from samdec_export.models.registry import Architecture
 from samdec_export.models.sam.mask_decoder import MaskDecoder
 from samdec_export.models.sam.prompt_encoder import PromptEncoder
-from samdec_export.models.sam.transformer import TwoWayTransformer
 
 __all__ = ["SamDecoder", "seed_weights"]
 
 
 class SamDecoder(nn.Module):
-    """The part of a Segment Anything model behind its image encoder.
-
-    State-dict names are `prompt_encoder.*` and `mask_decoder.*`, as in the published checkpoints.
-    """
+    """The part of a Segment Anything model behind its image encoder, named as in the published checkpoints."""
 
     def __init__(self, architecture: Architecture) -> None:
         super().__init__()
         self.prompt_encoder = PromptEncoder(architecture.embed_dim, architecture.mask_in_chans)
-        self.mask_decoder = MaskDecoder(
-            transformer_dim=architecture.embed_dim,
-            transformer=TwoWayTransformer(
-                depth=architecture.depth,
-                embedding_dim=architecture.embed_dim,
-                num_heads=architecture.num_heads,
-                mlp_dim=architecture.mlp_dim,
-            ),
-            num_multimask_outputs=architecture.num_multimask_outputs,
-            iou_head_depth=architecture.iou_head_depth,
-            iou_head_hidden_dim=architecture.iou_head_hidden_dim,
-        )
+        self.mask_decoder = MaskDecoder(architecture)
 
 
 def seed_weights(model: nn.Module, seed: int) -> None:

@@ -14,12 +14,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from samdec_export.core.options import MasksMode
-from samdec_export.models.sam.common import MLP, best_mask
+from samdec_export.models.sam.common import MLP, best_mask, constant, linear
 from samdec_export.models.sam.fused_attention import ImageToToken, SelfAttention, TokenToImage
 from samdec_export.models.sam.fused_upscaling import Head, Hypernetworks, Upscaling
 from samdec_export.models.sam.mask_decoder import MaskDecoder
-from samdec_export.models.sam.rearranged import constant, linear
-from samdec_export.models.sam.transformer import TwoWayAttentionBlock, TwoWayTransformer
+from samdec_export.models.sam.transformer import TwoWayAttentionBlock
 
 __all__ = ["Form", "Forms", "FusedMaskDecoder", "choose_forms"]
 
@@ -41,16 +40,11 @@ class Forms:
 
 
 def choose_forms(decoder: MaskDecoder, *, masks: MasksMode, points: int, prompts: int, shared: bool) -> Forms:
-    """Return the forms that cost least.
+    """Return the forms that cost least for so many points of a prompt and prompts of an image: the `opt` of the axes.
 
-    Args:
-        decoder: The decoder they are for.
-        masks: The masks asked for.
-        points: The number of points to be fastest for: the `opt` of that axis in the graph's signature.
-        prompts: The number of prompts of an image to be fastest for, likewise.
-        shared: The mask prompt is one constant, so the first layer sees the same image tokens for every prompt.
+    With `shared`, the mask prompt is one constant: the first layer sees the same image tokens for every prompt.
     """
-    attention = cast("TwoWayTransformer", decoder.transformer).final_attn_token_to_image
+    attention = decoder.transformer.final_attn_token_to_image
     heads, channels, inner_width = attention.num_heads, attention.q_proj.in_features, attention.q_proj.out_features
     chosen = _chosen(decoder, masks)
     tokens, last_tokens = 1 + decoder.num_mask_tokens + points, 1 + chosen.stop - chosen.start
@@ -69,30 +63,22 @@ def choose_forms(decoder: MaskDecoder, *, masks: MasksMode, points: int, prompts
     if shared and once + prompts * use < prompts * absorbed:
         first = "shared"
         first_reason = f"first layer: shared, {once} + {prompts} prompts x {use} < {prompts} x {absorbed} per token"
-
     return Forms(first=first, others=others, last=last, reasons=(first_reason, others_reason, last_reason))
 
 
 class FusedMaskDecoder(nn.Module):
-    """A loaded `MaskDecoder` with its weights rearranged once, in float64.
-
-    Args:
-        decoder: The reference; its weights are copied, it is left as it is.
-        masks: Which masks to compute.
-        forms: See `choose_forms`.
-    """
+    """A copy of a loaded `MaskDecoder`, its weights rearranged once, in float64, for the masks that are wanted."""
 
     def __init__(self, decoder: MaskDecoder, *, masks: MasksMode, forms: Forms) -> None:
         super().__init__()
-        transformer = cast("TwoWayTransformer", decoder.transformer)
-        chosen = _chosen(decoder, masks)
+        transformer, chosen = decoder.transformer, _chosen(decoder, masks)
         like = decoder.iou_token.weight
         self.masks, self.forms = masks, forms
         self.first_mask, self.num_masks = chosen.start, chosen.stop - chosen.start
         self.output_tokens = constant(torch.cat([like, decoder.mask_tokens.weight]), like)  # (1+M_all, C)
         self.layers = nn.ModuleList(
-            _Layer(cast("TwoWayAttentionBlock", layer), form)
-            for layer, form in zip(transformer.layers, _per_layer(forms, len(transformer.layers)), strict=True)
+            _Layer(cast("TwoWayAttentionBlock", layer), forms.others if number else forms.first)
+            for number, layer in enumerate(transformer.layers)
         )
         self.last = TokenToImage(transformer.final_attn_token_to_image)
         self.last_norm = _copy_norm(transformer.norm_final_attn)
@@ -102,24 +88,12 @@ class FusedMaskDecoder(nn.Module):
         self.eval()
 
     def forward(self, image: Tensor, image_pe: Tensor, sparse: Tensor, dense: Tensor) -> tuple[Tensor, Tensor]:
-        """Predict masks and their quality.
-
-        Args:
-            image: Image embeddings (I, C, h, w).
-            image_pe: Their positional encoding (1, C, h, w).
-            sparse: Point embeddings (I, P, N, C).
-            dense: Mask embeddings (I or 1, P or 1, C, h or 1, w or 1); P must be 1 where the first layer is shared.
-
-        Returns:
-            Mask logits (I, P, M, 4h, 4w) and predicted IoU (I, P, M).
-
-        Raises:
-            ValueError: The first layer is shared and there is more than one mask embedding an image.
-        """
+        """Decode, as `Arrangement` says; ValueError: prompts bring masks of their own to a shared first layer."""
         if self.forms.first == "shared" and dense.shape[1] != 1:
             raise ValueError("a shared first layer needs one mask embedding for all prompts of an image")
         height, width = image.shape[-2:]
-        tokens = self._tokens(sparse)  # (I, P, T, C)
+        output = self.output_tokens.expand(*sparse.shape[:2], -1, -1)  # (I, P, 1+M_all, C)
+        tokens = torch.cat([output, sparse], dim=2)  # (I, P, T, C)
         source = (image.unsqueeze(1) + dense).flatten(3)  # (I, P or 1, C, L)
         position = image_pe.flatten(2).unsqueeze(1)  # (1, 1, C, L)
         queries, keys = tokens, source.mT  # (I, P, T, C), (I, P or 1, L, C)
@@ -129,12 +103,10 @@ class FusedMaskDecoder(nn.Module):
         iou = self.quality(read[:, :, 0])  # (I, P, M)
         hyper = self.hypernetworks(read[:, :, 1:])  # (I, P, M, F)
         if self.masks == "best":
-            hyper, iou = _select_best(hyper, iou, sparse.shape[2])  # (I, P, 1, F), (I, P, 1)
+            best = best_mask(iou, sparse.shape[2])  # (I, P, 1)
+            rows = best.unsqueeze(-1).expand(-1, -1, -1, hyper.shape[-1])  # (I, P, 1, F)
+            hyper, iou = hyper.gather(2, rows), iou.gather(2, best)  # (I, P, 1, F), (I, P, 1)
         return self.upscaling(keys, hyper, height, width), iou
-
-    def _tokens(self, sparse: Tensor) -> Tensor:
-        output = self.output_tokens.expand(*sparse.shape[:2], -1, -1)  # (I, P, 1+M_all, C)
-        return torch.cat([output, sparse], dim=2)  # (I, P, T, C)
 
     def _read(self, queries: Tensor, tokens: Tensor, keys: Tensor, position: Tensor) -> Tensor:
         """Look at the image for the last time, by the tokens that are read afterwards only: (I, P, 1+M, C)."""
@@ -200,18 +172,7 @@ def _chosen(decoder: MaskDecoder, masks: MasksMode) -> slice:
     return {"multi": slice(1, total), "single": slice(0, 1)}.get(masks, slice(0, total))
 
 
-def _per_layer(forms: Forms, depth: int) -> list[Form]:
-    return [forms.first, *[forms.others] * (depth - 1)]
-
-
 def _copy_norm(source: nn.LayerNorm) -> nn.LayerNorm:
     norm = nn.LayerNorm(source.normalized_shape, eps=source.eps, dtype=source.weight.dtype)
     norm.load_state_dict(source.state_dict())
     return norm.requires_grad_(False)
-
-
-def _select_best(hyper: Tensor, iou: Tensor, points: int) -> tuple[Tensor, Tensor]:
-    """Return hypernetwork rows and scores of one mask a prompt, (I, P, 1, F) and (I, P, 1)."""
-    best = best_mask(iou, points)  # (I, P, 1)
-    rows = best.unsqueeze(-1).expand(-1, -1, -1, hyper.shape[-1])  # (I, P, 1, F)
-    return hyper.gather(2, rows), iou.gather(2, best)

@@ -14,7 +14,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from samdec_export.models.sam.rearranged import constant, linear, split
+from samdec_export.models.sam.common import constant, linear, split
 from samdec_export.models.sam.transformer import Attention
 
 __all__ = ["ImageToToken", "SelfAttention", "TokenToImage"]
@@ -53,8 +53,7 @@ class _CrossAttention(nn.Module):
 
     def __init__(self, source: Attention) -> None:
         super().__init__()
-        self.num_heads = source.num_heads
-        width = source.q_proj.out_features
+        self.num_heads, width = source.num_heads, source.q_proj.out_features
         owner = torch.arange(width) // (width // self.num_heads)  # (D,) the head of each inner channel
         mask = (owner == torch.arange(self.num_heads)[:, None]).to(source.q_proj.weight.dtype)  # (H, D)
         self.register_buffer("head_mask", mask[:, None], persistent=False)  # (H, 1, D)
@@ -62,10 +61,6 @@ class _CrossAttention(nn.Module):
     def spread(self, x: Tensor) -> Tensor:
         """Make a row per head, zero outside that head's channels: (I, P, T, D) -> (I, P, H*T, D)."""
         return (x.unsqueeze(2) * self.head_mask).flatten(2, 3)  # (I, P, H, T, D) -> (I, P, H*T, D)
-
-    def collect(self, x: Tensor) -> Tensor:
-        """Take each head's channels from its own row: (I, P, H*T, D) -> (I, P, T, D). A sum of one term: exact."""
-        return (split(x, 2, self.num_heads, -1) * self.head_mask).sum(dim=2)
 
     def channels(self, x: Tensor) -> Tensor:
         """Give each head its channels: (I, P, D, L) -> (I, P, H, d, L)."""
@@ -87,19 +82,14 @@ class TokenToImage(_CrossAttention):
         self.out, self.out_bias = constant(out, like), constant(value_bias @ out + out_bias, like)
 
     def absorbed(self, tokens: Tensor, keys: Tensor, positioned: Tensor) -> Tensor:
-        """Attend without forming keys or values.
+        """Attend without forming keys or values, from tokens (I, P, T, C) with their positions.
 
-        Args:
-            tokens: (I, P, T, C), with their positions.
-            keys: Image tokens (I, P or 1, L, C).
-            positioned: The same with their positions.
-
-        Returns:
-            (I, P, T, C).
+        `keys` are image tokens (I, P or 1, L, C), `positioned` the same with their positions.
         """
         rows = self.spread(tokens @ self.query + self.query_bias) @ self.key  # (I, P, H*T, C)
         weights = (rows @ positioned.mT).softmax(dim=-1)  # (I, P, H*T, L)
-        mixed = self.collect(weights @ keys @ self.value)  # (I, P, T, D)
+        mixed = split(weights @ keys @ self.value, 2, self.num_heads, -1)  # (I, P, H, T, D)
+        mixed = (mixed * self.head_mask).sum(dim=2)  # each head's channels from its own row: one term, exact
         return mixed @ self.out + self.out_bias
 
     def plain(self, tokens: Tensor, keys: Tensor, positioned: Tensor) -> Tensor:
@@ -132,15 +122,9 @@ class ImageToToken(_CrossAttention):
         self.out_bias = constant((value_bias @ out + out_bias) / self.num_heads, like)
 
     def absorbed(self, positioned_tokens: Tensor, tokens: Tensor, positioned: Tensor) -> Tensor:
-        """Attend without forming queries.
+        """Attend without forming queries, from image tokens with their positions (I, P or 1, L, C).
 
-        Args:
-            positioned_tokens: (I, P, T, C), with their positions.
-            tokens: The same without.
-            positioned: Image tokens with their positions (I, P or 1, L, C).
-
-        Returns:
-            What is to be added to the image tokens, (I, P, L, C).
+        Tokens (I, P, T, C) come with and without positions. Returns what is to be added to image tokens, (I, P, L, C).
         """
         key = self.spread(positioned_tokens @ self.key + self.key_bias)  # (I, P, H*T, D)
         scores = (key @ self.query) @ positioned.mT + key @ self.query_bias  # (I, P, H*T, L)

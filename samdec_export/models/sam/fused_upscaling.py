@@ -12,8 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from samdec_export.models.sam.common import MLP, LayerNorm2d
-from samdec_export.models.sam.rearranged import constant, linear, split
+from samdec_export.models.sam.common import MLP, LayerNorm2d, constant, linear, split
 
 __all__ = ["Head", "Hypernetworks", "Upscaling"]
 
@@ -26,14 +25,12 @@ class Head(nn.Module):
 
     def __init__(self, source: MLP, outputs: slice) -> None:
         super().__init__()
-        like = _weight(source)
-        pairs = _layers(source)
+        like, pairs = _layers(source)
         pairs[-1] = (pairs[-1][0][:, outputs], pairs[-1][1][outputs])
         self.weights = nn.ParameterList(constant(weight, like) for weight, _ in pairs)
         self.biases = nn.ParameterList(constant(bias, like) for _, bias in pairs)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Run the layers, with ReLU between them."""
         return _chain(x, self.weights, self.biases)
 
 
@@ -42,8 +39,8 @@ class Hypernetworks(nn.Module):
 
     def __init__(self, sources: list[MLP]) -> None:
         super().__init__()
-        like = _weight(sources[0])
-        layers = list(zip(*map(_layers, sources), strict=True))  # a row per depth, in it a pair per mask
+        like = _layers(sources[0])[0]
+        layers = list(zip(*(_layers(source)[1] for source in sources), strict=True))  # a row per depth, a pair per mask
         self.weights = nn.ParameterList(constant(torch.stack([w for w, _ in pairs]), like) for pairs in layers)
         self.biases = nn.ParameterList(constant(torch.stack([b for _, b in pairs])[:, None], like) for pairs in layers)
 
@@ -84,7 +81,6 @@ class Upscaling(nn.Module):
         self.register_buffer("own_pixel", own_pixel, persistent=False)
 
     def forward(self, keys: Tensor, hyper: Tensor, height: int, width: int) -> Tensor:
-        """Upscale twice, dot, put pixels in place."""
         readout = (hyper.mT[:, :, None, :, :, None] * self.own_pixel).flatten(4, 5).flatten(2, 3)  # (I, P, 4*F, M*4)
         rows = [
             self._row(keys @ weight + bias, readout, height, width)
@@ -115,12 +111,10 @@ def _token_weights(layer: nn.ConvTranspose2d) -> tuple[Tensor, Tensor]:
     return weight, layer.bias.detach().double().repeat(SUBPIXELS)
 
 
-def _layers(source: MLP) -> list[tuple[Tensor, Tensor]]:
-    return [linear(cast("nn.Linear", layer)) for layer in source.layers]
-
-
-def _weight(source: MLP) -> Tensor:
-    return cast("nn.Linear", source.layers[0]).weight
+def _layers(source: MLP) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
+    """Return a tensor of the MLP's dtype, and each layer's weight and bias in float64."""
+    layers = [cast("nn.Linear", layer) for layer in source.layers]
+    return layers[0].weight, list(map(linear, layers))
 
 
 def _chain(x: Tensor, weights: nn.ParameterList, biases: nn.ParameterList) -> Tensor:

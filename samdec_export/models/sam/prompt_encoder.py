@@ -43,10 +43,6 @@ class PromptEncoder(nn.Module):
 
     Point labels: 0 background, 1 foreground, 2 and 3 a box's top left and bottom right corner, -1 padding.
     Source: segment-anything `modeling/prompt_encoder.py`, `utils/onnx.py`.
-
-    Args:
-        embed_dim: Channels C of the embeddings.
-        mask_in_chans: Inner channels of the mask prompt's encoder.
     """
 
     def __init__(self, embed_dim: int, mask_in_chans: int) -> None:
@@ -75,16 +71,9 @@ class PromptEncoder(nn.Module):
         return encoding.permute(2, 0, 1).unsqueeze(0)
 
     def embed_points(self, coords: Tensor, labels: Tensor, height: int, width: int) -> Tensor:
-        """Embed points.
+        """Embed points as (..., N, C), on a grid of so many image tokens.
 
-        Args:
-            coords: (..., N, 2), x and y in pixels of the image as it entered the image encoder.
-            labels: (..., N).
-            height: Image tokens h along y.
-            width: Image tokens w along x.
-
-        Returns:
-            (..., N, C).
+        `coords` (..., N, 2) are x and y in pixels of the image as it entered the image encoder, `labels` (..., N).
         """
         x, y = (coords + 0.5).unbind(-1)  # the centre of the pixel that was clicked
         unit = torch.stack([x / (IMAGE_STRIDE * width), y / (IMAGE_STRIDE * height)], dim=-1)  # (..., N, 2)

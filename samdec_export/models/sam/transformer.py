@@ -1,7 +1,7 @@
 """The two-way transformer: prompt tokens and image tokens attend to each other.
 
 B prompts, T tokens (output tokens and prompt points), L = h*w image tokens, C channels, H heads, d = head width.
-Module and parameter names are those of the published Segment Anything checkpoints.
+Source: segment-anything `modeling/transformer.py`; names of modules and parameters are those of its checkpoints.
 """
 
 from __future__ import annotations
@@ -14,15 +14,12 @@ from samdec_export.models.sam.common import MLPBlock
 
 __all__ = ["Attention", "TwoWayAttentionBlock", "TwoWayTransformer"]
 
+DOWNSAMPLE = 2
+"""By how much attention to and from the image is narrower than the embeddings."""
+
 
 class Attention(nn.Module):
-    """Multi-head attention that may work in fewer channels than its input has.
-
-    Source: segment-anything `modeling/transformer.py`.
-
-    Raises:
-        ValueError: `num_heads` does not divide the inner width.
-    """
+    """Multi-head attention in the channels of its input or fewer; ValueError: `num_heads` does not divide them."""
 
     def __init__(self, embedding_dim: int, num_heads: int, downsample_rate: int = 1) -> None:
         super().__init__()
@@ -51,28 +48,18 @@ class Attention(nn.Module):
 
 
 class TwoWayAttentionBlock(nn.Module):
-    """Tokens to tokens, tokens to image, MLP, image to tokens; a LayerNorm after each.
+    """Tokens to tokens, tokens to image, MLP, image to tokens; a LayerNorm after each."""
 
-    Source: segment-anything `modeling/transformer.py`.
-    """
-
-    def __init__(
-        self,
-        embedding_dim: int,
-        num_heads: int,
-        mlp_dim: int,
-        attention_downsample_rate: int,
-        skip_first_layer_pe: bool,
-    ) -> None:
+    def __init__(self, embedding_dim: int, num_heads: int, mlp_dim: int, skip_first_layer_pe: bool) -> None:
         super().__init__()
         self.self_attn = Attention(embedding_dim, num_heads)
         self.norm1 = nn.LayerNorm(embedding_dim)
-        self.cross_attn_token_to_image = Attention(embedding_dim, num_heads, attention_downsample_rate)
+        self.cross_attn_token_to_image = Attention(embedding_dim, num_heads, DOWNSAMPLE)
         self.norm2 = nn.LayerNorm(embedding_dim)
         self.mlp = MLPBlock(embedding_dim, mlp_dim)
         self.norm3 = nn.LayerNorm(embedding_dim)
         self.norm4 = nn.LayerNorm(embedding_dim)
-        self.cross_attn_image_to_token = Attention(embedding_dim, num_heads, attention_downsample_rate)
+        self.cross_attn_image_to_token = Attention(embedding_dim, num_heads, DOWNSAMPLE)
         self.skip_first_layer_pe = skip_first_layer_pe
 
     def forward(self, queries: Tensor, keys: Tensor, query_pe: Tensor, key_pe: Tensor) -> tuple[Tensor, Tensor]:
@@ -83,46 +70,28 @@ class TwoWayAttentionBlock(nn.Module):
             q = queries + query_pe
             queries = queries + self.self_attn(q=q, k=q, v=queries)
         queries = self.norm1(queries)
-
         k = keys + key_pe
         queries = queries + self.cross_attn_token_to_image(q=queries + query_pe, k=k, v=keys)
         queries = self.norm2(queries)
         queries = self.norm3(queries + self.mlp(queries))
-
         keys = keys + self.cross_attn_image_to_token(q=k, k=queries + query_pe, v=queries)
         return queries, self.norm4(keys)
 
 
 class TwoWayTransformer(nn.Module):
-    """Blocks of two-way attention and a last look of the tokens at the image.
+    """Blocks of two-way attention and a last look of the tokens at the image."""
 
-    Source: segment-anything `modeling/transformer.py`.
-    """
-
-    def __init__(
-        self, depth: int, embedding_dim: int, num_heads: int, mlp_dim: int, attention_downsample_rate: int = 2
-    ) -> None:
+    def __init__(self, depth: int, embedding_dim: int, num_heads: int, mlp_dim: int) -> None:
         super().__init__()
         self.layers = nn.ModuleList(
-            TwoWayAttentionBlock(
-                embedding_dim, num_heads, mlp_dim, attention_downsample_rate, skip_first_layer_pe=index == 0
-            )
+            TwoWayAttentionBlock(embedding_dim, num_heads, mlp_dim, skip_first_layer_pe=index == 0)
             for index in range(depth)
         )
-        self.final_attn_token_to_image = Attention(embedding_dim, num_heads, attention_downsample_rate)
+        self.final_attn_token_to_image = Attention(embedding_dim, num_heads, DOWNSAMPLE)
         self.norm_final_attn = nn.LayerNorm(embedding_dim)
 
     def forward(self, image_embedding: Tensor, image_pe: Tensor, point_embedding: Tensor) -> tuple[Tensor, Tensor]:
-        """Run the blocks.
-
-        Args:
-            image_embedding: (B, C, h, w).
-            image_pe: (1, C, h, w), shared by the batch.
-            point_embedding: (B, T, C).
-
-        Returns:
-            Tokens (B, T, C) and image tokens (B, L, C).
-        """
+        """Return tokens (B, T, C) and image tokens (B, L, C), of an image (B, C, h, w) with encoding (1, C, h, w)."""
         keys = image_embedding.flatten(2).transpose(1, 2)  # (B, L, C)
         key_pe = image_pe.flatten(2).transpose(1, 2)  # (1, L, C)
         queries = point_embedding

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from samdec_export.core.results import STRUCTURE, CaseResult, Number
-from samdec_export.report.charts.scales import WIDTH, LogScale, Tick
-from samdec_export.report.document import Comparison
+from samdec_export.report.charts import WIDTH, LogScale, Tick
 from samdec_export.report.figures import number
+from samdec_export.report.parts import Comparison
 
-__all__ = ["CaseChart", "CaseRow", "case_charts"]
+__all__ = ["case_charts"]
 
 CASES_SHOWN = 40
 LABEL_SHOWN = 17
@@ -22,8 +23,6 @@ PLOT = (104.0, 240.0)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CaseRow:
-    """One case: its label, and a dot at its value."""
-
     case: str
     label: str
     text: str
@@ -88,13 +87,18 @@ def _chart(metric: _Metric) -> CaseChart:
             text=number(value) if case.outputs else "no value",
             x=scale.at(value),
             y=HEAD + ROW * (index + 0.5),
-            failed=_fails(case, metric),
+            failed=any(
+                item.output in (metric.output, "") and item.metric in (metric.name, *STRUCTURE)
+                for item in case.violations
+            ),
         )
         for index, ((case, value), label) in enumerate(zip(shown, labels, strict=True))
     )
+    known = [(value, case.case) for case, value in metric.values if value is not None]
+    largest = f"the largest value {number(max(known)[0])} at {max(known)[1]}" if known else "none with a value"
     return CaseChart(
         title=f"{metric.name.capitalize()} of {metric.output}",
-        summary=_summary(metric),
+        summary=f"{len(metric.values)} cases, {largest}; {number(limit)} is allowed.",
         axes=axes,
         rows=rows,
         ticks=scale.ticks(TICKS),
@@ -106,25 +110,10 @@ def _chart(metric: _Metric) -> CaseChart:
     )
 
 
-def _summary(metric: _Metric) -> str:
-    known = [(value, case.case) for case, value in metric.values if value is not None]
-    largest = f"the largest value {number(max(known)[0])} at {max(known)[1]}" if known else "none with a value"
-    return f"{len(metric.values)} cases, {largest}; {number(metric.limit)} is allowed."
-
-
-def _fails(case: CaseResult, metric: _Metric) -> bool:
-    broken = [item.metric for item in case.violations if item.output in (metric.output, "")]
-    return metric.name in broken or any(name in STRUCTURE for name in broken)
-
-
-def _rank(value: Number) -> float:
-    return float("inf") if value is None else value
-
-
 def _worst(values: Sequence[tuple[CaseResult, Number]]) -> list[tuple[CaseResult, Number]]:
     """Return the cases to draw, in their order: those that fail and those with the largest values."""
-    order = sorted(range(len(values)), key=lambda at: (values[at][0].passed, -_rank(values[at][1])))
-    return [values[at] for at in sorted(order[:CASES_SHOWN])]
+    ranks = [(case.passed, -math.inf if value is None else -value) for case, value in values]
+    return [values[at] for at in sorted(sorted(range(len(values)), key=ranks.__getitem__)[:CASES_SHOWN])]
 
 
 def _labels(names: Sequence[str]) -> tuple[str, list[str]]:
