@@ -36,6 +36,7 @@ __all__ = [
     "make_feeds",
     "misfits",
     "sizes_of",
+    "slice_numbers",
     "typed_feeds",
     "undeclared",
 ]

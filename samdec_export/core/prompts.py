@@ -14,7 +14,7 @@ import numpy as np
 
 from samdec_export.core.runner import Array
 
-__all__ = ["MEANINGS", "Meaning", "draw_prompt", "meanings_of"]
+__all__ = ["CLICK", "MEANINGS", "Meaning", "draw_prompt", "meanings_of"]
 
 BACKGROUND, FOREGROUND, TOP_LEFT, BOTTOM_RIGHT, PADDING = 0, 1, 2, 3, -1
 CLICK: Final = 99

@@ -19,7 +19,6 @@ from samdec_export.core.packages import RECORD, tool_versions
 from samdec_export.core.runner import Feeds, Outputs
 from samdec_export.core.signature import Signature
 from samdec_export.export.onnx_file import open_artifact
-from samdec_export.models.checkpoint import load_for
 from samdec_export.parity.cases import read_feeds
 from samdec_export.parity.golden import Golden, GoldenCase, GoldenRecord, defects, open_golden, write_golden
 from samdec_export.parity.metrics import measure_tensor
@@ -78,6 +77,9 @@ def record(
         ValidationError: The weights are not those of `file`, or eager PyTorch's answers are no reference.
         UsageError, CheckpointError, GraphError, DependencyError: As the stages say. Nothing is left of a failed run.
     """
+    with interrupts.deferred():
+        from samdec_export.models.checkpoint import load_for
+
     path, weights, recorded = as_path(file), optional_path(checkpoint), optional_path(feeds)
     CaseOptions(sweep=sweep, seed=seed, feeds=recorded)  # refuses what is out of bounds before the work
     artifact = open_artifact(path)

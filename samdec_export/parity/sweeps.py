@@ -188,7 +188,7 @@ def _with_masks(signature: Signature, cases: Sequence[Case]) -> Iterator[Case]:
         return
     one_for_all = any(spec.shape == (1,) for spec in flags)
     modes: list[MaskInput] = [mode for mode in MASK_INPUTS if not (one_for_all and mode == "mixed")]
-    for case, mode in zip(cases, itertools.cycle(modes), strict=False):
-        yield replace(case, mask_input=mode)
     for mode in modes:
         yield replace(cases[0], mask_input=mode)
+    for case, mode in zip(cases[1:], itertools.cycle(modes), strict=False):
+        yield replace(case, mask_input=mode)

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from samdec_export import api
 from samdec_export.core.errors import UsageError, ValidationError
+from samdec_export.core import feeds
 from samdec_export.core.feeds import Case, make_feeds
 from samdec_export.core.signature import Dim
 from samdec_export.models.checkpoint import load_model
@@ -154,8 +155,17 @@ def test_recorded_floors_allow_what_the_reference_cannot_promise(
             case["floors"] = dict.fromkeys(case["floors"], 2e-4)
 
     blurred = rewrite(recorded, tmp_path / "coarse.npz", coarse)
-    assert api.validate(near, golden=blurred).result.allowed["masks"] == pytest.approx(8e-4)
-    assert api.validate(near, golden=blurred).result.passed
+    result = api.validate(near, golden=blurred).result
+    assert result.allowed["masks"] == pytest.approx(8e-4)
+    assert all(case.passed for case in result.cases)
+
+    def doubtful(record: dict[str, Any], arrays: Arrays) -> None:
+        for case in record["cases"]:
+            case["floors"] = dict.fromkeys(case["floors"], 0.99)
+
+    unbound = rewrite(recorded, tmp_path / "unbound.npz", doubtful)
+    result = api.validate(near, golden=unbound).result
+    assert {bad.metric for case in result.cases for bad in case.violations} == {"reference", "undecided pixels"}
 
 
 def test_recorded_feeds_are_stored(export: Export, tmp_path: Path) -> None:
@@ -181,6 +191,7 @@ def test_kept_inputs_need_no_generator(
         return drawn([*seed, 1])
 
     monkeypatch.setattr(np.random, "default_rng", other)
+    monkeypatch.setattr("samdec_export.core.feeds._slice", feeds._slice.__wrapped__)  # which keeps what it drew
     assert api.validate(path, golden=kept).result.passed
     with pytest.raises(UsageError, match=r"cannot be had again: NumPy .* draws others than .*") as caught:
         api.validate(path, golden=recorded)
