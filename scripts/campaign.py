@@ -69,15 +69,15 @@ def faults(judges: Judges) -> None:
     trials = [(fault.kind, fault.title, fault.edit, judges.of(fault)) for fault in FAULTS]
     for kind, title, edit, judge in trials:
         runner = judge.edited(edit)
-        found = not judge.judge(runner).passed
-        later = found or not judge.judge(runner, "full").passed
+        found = judge.finds(runner)
+        later = found or judge.finds(runner, "full")
         tried[kind], quick[kind], full[kind] = tried[kind] + 1, quick[kind] + found, full[kind] + later
         if not found:
             print(f"{'full alone' if later else 'NOT FOUND'}: {title}", flush=True)
     judge = judges.of(Fault("state", "", lambda g: None, "prompts"))
     for name, state in STATES.items():
-        found = not judge.judge(state(judge.own)).passed
-        later = found or not judge.judge(state(judge.own), "full").passed
+        found = judge.finds(state(judge.own))
+        later = found or judge.finds(state(judge.own), "full")
         tried["state"], quick["state"], full["state"] = (
             tried["state"] + 1,
             quick["state"] + found,

@@ -114,6 +114,15 @@ class Judge:
         result: ValidationResult = validate([comparison], self.signature, self.cases(width, without))[0]
         return result
 
+    @cached_property
+    def alarms(self) -> list[str]:
+        """The cases of a full sweep that the right file fails."""
+        return [case.case for case in self.judge(self.own, "full").cases if not case.passed]
+
+    def finds(self, edited: Runner, width: SweepName = "quick") -> bool:
+        """Return whether a runner fails, for another reason than one for which the right file would."""
+        return not self.judge(edited, width, self.alarms).passed
+
 
 def _outputs_alone(model: onnx.ModelProto) -> onnx.ModelProto:
     """A graph that returns what it is fed."""
