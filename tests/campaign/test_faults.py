@@ -1,8 +1,8 @@
 """The gate finds what is wrong on purpose, and passes what is right.
 
 Each fault is judged by the sweep that must find it: quick, or full for those whose row in the table says that quick has
-no case for them. `scripts/campaign` judges all of them by both, and many more files that are right. In bf16 a right file
-can fail a full sweep by one small mask: that case does not count as finding a fault.
+no case for them. `scripts/campaign` judges all of them by both, and many more files that are right. In bf16 a right
+file can fail a full sweep by one small mask: that case does not count as finding a fault.
 """
 
 from __future__ import annotations
