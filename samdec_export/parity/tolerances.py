@@ -10,7 +10,16 @@ from samdec_export.core.dtypes import Precision
 from samdec_export.core.results import Limit, Number, Tilt, Tolerance
 from samdec_export.core.signature import Content
 
-__all__ = ["FLOOR_CAP", "FLOOR_FACTOR", "TOLERANCES", "UNDECIDED_CAP", "limit_of", "tilt_findings"]
+__all__ = [
+    "FLOOR_CAP",
+    "FLOOR_FACTOR",
+    "TILTS",
+    "TOLERANCES",
+    "UNDECIDED_CAP",
+    "limit_of",
+    "tilt_findings",
+    "tilt_limits",
+]
 
 
 TOLERANCES: Final[dict[Precision, Tolerance]] = {
@@ -63,10 +72,27 @@ UNDECIDED_CAP: Final = 0.02
 """A larger share of pixels than this may not be left to the reference's own rounding."""
 
 
-TILTS: Final = {"offset": (0.03, 0.15), "scale": (0.06, 0.3), "shift": (0.1, 0.5)}
+TILTS: Final = {"offset": (0.015, 0.075), "scale": (0.06, 0.3), "shift": (0.1, 0.5)}
 """What rounding explains of errors that point one way on average over n cases, a + b / sqrt(n) times what an output may
 differ by: mean signed error, factor, and shift in pixels. What differs by chance from case to case averages out. Honest
-files stay below a half of it (docs/numerics.md)."""
+files stay at about a half of it or below (docs/numerics.md)."""
+
+FEW: Final = 2.0
+"""So many times as large a factor is explained of scores: it is fitted to three of them a prompt, not to a picture."""
+
+
+def tilt_limits(tilt: Tilt, allowed: float, cases: int) -> dict[str, float]:
+    """Return how large an offset, a scale and a shift of an output rounding explains.
+
+    Args:
+        tilt: On average over the cases: it tells a picture from scores.
+        allowed: What the output may differ by, as a share of the span, on average over the cases.
+        cases: How many there are.
+    """
+    limits = {name: allowed * (always + once / math.sqrt(cases)) for name, (always, once) in TILTS.items()}
+    if tilt.right == tilt.down == 0:  # no picture
+        limits["scale"] *= FEW
+    return limits
 
 
 def tilt_findings(output: str, tilt: Tilt, allowed: float, cases: int) -> Iterator[str]:
@@ -78,7 +104,7 @@ def tilt_findings(output: str, tilt: Tilt, allowed: float, cases: int) -> Iterat
         allowed: What it may differ by, as a share of the span, on average over the cases.
         cases: How many there are.
     """
-    limits = {name: allowed * (always + once / math.sqrt(cases)) for name, (always, once) in TILTS.items()}
+    limits = tilt_limits(tilt, allowed, cases)
     found = {
         "offset": (abs(tilt.offset), f"is {tilt.offset:+.2g} of its span off on average"),
         "scale": (abs(tilt.scale), f"is {1 + tilt.scale:.7g} times what it should be"),
