@@ -14,7 +14,7 @@ from onnx import helper
 
 from samdec_export.backends.candidates import Candidate, open_candidate, open_runners
 from samdec_export.backends.ort import OrtRunner
-from samdec_export.core.feeds import FeedsCache, NamedFeeds, inputs_sha256
+from samdec_export.core.feeds import FeedsCache, NamedFeeds, arrays_sha256
 from samdec_export.core.options import SweepName
 from samdec_export.core.results import ValidationResult
 from samdec_export.core.runner import Feeds, Outputs, Runner
@@ -40,7 +40,7 @@ class KnownRunner:
         return self.runner.name
 
     def run(self, feeds: Feeds) -> Outputs:
-        key = inputs_sha256(feeds)
+        key = arrays_sha256(feeds)
         if key not in self._known:
             self._known[key] = self.runner.run(feeds)
         return self._known[key]

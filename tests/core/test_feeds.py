@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from samdec_export.core import feeds as core_feeds
 from samdec_export.core.errors import UsageError
-from samdec_export.core import feeds
 from samdec_export.core.feeds import (
     MASK_INPUTS,
     POOL,
@@ -147,7 +147,7 @@ def test_feeds_are_drawn_in_blocks_as_they_would_be_at_once(tiny: LoadedModel, m
     """The golden files hold hashes of these: a block's length must not show."""
     signature = signature_of(tiny)
     case = Case(sizes={"images": 1, "height": 8, "width": 8, "prompts": 3, "points": 2}, mask_input="on")
-    monkeypatch.setattr("samdec_export.core.feeds._slice", feeds._slice.__wrapped__)  # which keeps what it drew
+    monkeypatch.setattr("samdec_export.core.feeds._slice", core_feeds._slice.__wrapped__)  # which keeps what it drew
     found = {}
     for block in (1, 1000, 1 << 16):
         monkeypatch.setattr("samdec_export.core.feeds.BLOCK", block)
@@ -184,7 +184,7 @@ SMALL = {"images": 1, "height": 8, "width": 8, "prompts": 1, "points": 5}
     st.integers(0, 2**32),
 )
 def test_feeds_are_what_a_client_would_send(sizes: dict[str, int], seed: int) -> None:
-    drawn = make_feeds(SIGNATURE, Case(sizes=sizes, mask_input="mixed"), seed)
+    feeds = make_feeds(SIGNATURE, Case(sizes=sizes, mask_input="mixed"), seed)
     assert sizes_of(SIGNATURE, feeds) == sizes
     extent = 16 * np.array([sizes["width"], sizes["height"]])
     assert (np.abs(feeds["point_coords"]) <= np.maximum(1.5 * extent, 10)).all(), "no further than people click"
