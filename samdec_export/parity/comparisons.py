@@ -101,6 +101,7 @@ class Validated:
                         "allowed": result.allowed,
                         "floors": result.floors,
                         "findings": result.findings,
+                        "tilts": result.tilts,
                         "worst_case": result.worst.case if result.worst else None,
                         "cases": result.cases,
                     }
