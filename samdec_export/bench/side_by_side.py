@@ -13,8 +13,8 @@ from samdec_export.backends.candidates import BACKENDS, Candidate, Timed, file_k
 from samdec_export.backends.tensorrt.options import profile_for
 from samdec_export.bench.measure import Measurement, Program, Workload, measure
 from samdec_export.bench.options import BenchOptions
+from samdec_export.core.drawing import Case
 from samdec_export.core.errors import EngineError, UsageError
-from samdec_export.core.feeds import Case
 from samdec_export.core.log import log, step
 from samdec_export.core.options import BENCH_RUNNERS, BenchRunner
 from samdec_export.core.runner import Runner

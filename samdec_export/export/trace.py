@@ -13,8 +13,9 @@ import onnx
 import torch
 from torch import nn
 
+from samdec_export.core.drawing import Case
 from samdec_export.core.errors import GraphError
-from samdec_export.core.feeds import Case, example_sizes, make_feeds
+from samdec_export.core.feeds import example_sizes, make_feeds
 from samdec_export.core.signature import Axis, Dim, Scaled, Signature, TensorSpec
 
 __all__ = ["export_onnx"]

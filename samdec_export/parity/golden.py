@@ -20,8 +20,9 @@ from zipfile import ZIP_DEFLATED, ZipFile, ZipInfo
 import numpy as np
 
 from samdec_export.core.artifact import Record
+from samdec_export.core.drawing import MASK_INPUTS, POOL, VALUES, Case, MaskInput, Values
 from samdec_export.core.errors import SamdecError, UsageError
-from samdec_export.core.feeds import MASK_INPUTS, POOL, VALUES, Case, Inputs, MaskInput, NamedFeeds, Values, make_feeds
+from samdec_export.core.feeds import Inputs, NamedFeeds, make_feeds
 from samdec_export.core.runner import Array, Feeds, Outputs
 from samdec_export.core.signature import Signature
 
@@ -36,7 +37,7 @@ AGAIN = "Record it again with samdec-export record."
 class GoldenCase:
     """One set of inputs and what belongs to it.
 
-    Inputs that are not `stored` in the file follow from signature, seed and the sweep's case (see `feeds.Case`).
+    Inputs that are not `stored` in the file follow from signature, seed and the sweep's case (see `drawing.Case`).
     `floors` hold for each output eager fp32's own distance to float64, as a share of the span.
     """
 

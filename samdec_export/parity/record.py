@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from samdec_export.core import interrupts
+from samdec_export.core.drawing import Case
 from samdec_export.core.errors import ValidationError
-from samdec_export.core.feeds import Case, NamedFeeds, arrays_sha256
+from samdec_export.core.feeds import NamedFeeds, arrays_sha256
 from samdec_export.core.files import FilePath, as_path, check_target, optional_path, staging
 from samdec_export.core.log import track
 from samdec_export.core.options import SweepName

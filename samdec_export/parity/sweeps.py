@@ -13,7 +13,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Final, TypeAlias
 
-from samdec_export.core.feeds import MASK_INPUTS, POOL, VALUES, Case, MaskInput, NamedFeeds
+from samdec_export.core.drawing import MASK_INPUTS, POOL, VALUES, Case, MaskInput
+from samdec_export.core.feeds import NamedFeeds
 from samdec_export.core.options import SweepName
 from samdec_export.core.prompts import meanings_of
 from samdec_export.core.signature import Dim, Signature

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from samdec_export.backends.candidates import open_candidate
-from samdec_export.core.feeds import Case, NamedFeeds
+from samdec_export.core.drawing import Case
+from samdec_export.core.feeds import NamedFeeds
 from samdec_export.core.options import Provider, SweepName
 from samdec_export.core.plain import from_plain, to_plain
 from samdec_export.core.results import Tolerance

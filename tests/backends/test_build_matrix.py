@@ -20,8 +20,9 @@ from command_line import call
 from samdec_export.backends.tensorrt.engine import PRODUCTS
 from samdec_export.backends.tensorrt.engine_file import open_engine
 from samdec_export.backends.tensorrt.options import DEFAULT_TARGETS
+from samdec_export.core.drawing import Case
 from samdec_export.core.dtypes import FORMATS, Precision
-from samdec_export.core.feeds import Case, make_feeds
+from samdec_export.core.feeds import make_feeds
 from samdec_export.core.signature import Dim
 from samdec_export.export.dataflow import MATRIX_PRODUCTS
 from samdec_export.export.onnx_file import open_artifact

@@ -26,8 +26,9 @@ from onnx_graphs import lowered, write
 from samdec_export.backends.eager import EagerRunner
 from samdec_export.backends.oracle.runner import OracleRunner
 from samdec_export.backends.ort import OrtRunner
+from samdec_export.core.drawing import Case
 from samdec_export.core.dtypes import FORMATS, Precision
-from samdec_export.core.feeds import Case, make_feeds
+from samdec_export.core.feeds import make_feeds
 from samdec_export.core.options import GraphOptions
 from samdec_export.core.runner import Outputs
 from samdec_export.export import trace

@@ -11,19 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from samdec_export.core import feeds as core_feeds
+from samdec_export.core import drawing
+from samdec_export.core.drawing import MASK_INPUTS, POOL, VALUES, Case, Values, slice_numbers
 from samdec_export.core.errors import UsageError
-from samdec_export.core.feeds import (
-    MASK_INPUTS,
-    POOL,
-    VALUES,
-    Case,
-    Values,
-    example_sizes,
-    make_feeds,
-    sizes_of,
-    slice_numbers,
-)
+from samdec_export.core.feeds import example_sizes, make_feeds, sizes_of
 from samdec_export.core.options import GraphOptions
 from samdec_export.core.prompts import CLICK, MEANINGS, Meaning, meanings_of
 from samdec_export.core.signature import Dim, Signature, TensorSpec
@@ -147,10 +138,10 @@ def test_feeds_are_drawn_in_blocks_as_they_would_be_at_once(tiny: LoadedModel, m
     """The golden files hold hashes of these: a block's length must not show."""
     signature = signature_of(tiny)
     case = Case(sizes={"images": 1, "height": 8, "width": 8, "prompts": 3, "points": 2}, mask_input="on")
-    monkeypatch.setattr("samdec_export.core.feeds._slice", core_feeds._slice.__wrapped__)  # which keeps what it drew
+    monkeypatch.setattr("samdec_export.core.drawing._slice", drawing._slice.__wrapped__)  # which keeps what it drew
     found = {}
     for block in (1, 1000, 1 << 16):
-        monkeypatch.setattr("samdec_export.core.feeds.BLOCK", block)
+        monkeypatch.setattr("samdec_export.core.drawing.BLOCK", block)
         found[block] = make_feeds(signature, case).sha256
     assert len({*found.values()}) == 1
     rng = np.random.default_rng([0, 0, zlib.crc32(b"x normal")])

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from torch import nn
 
 from samdec_export.backends.eager import EagerRunner
-from samdec_export.core.feeds import Case, make_feeds
+from samdec_export.core.drawing import Case
+from samdec_export.core.feeds import make_feeds
 from samdec_export.core.options import ArrangementName, GraphOptions
 from samdec_export.core.runner import Outputs
 from samdec_export.models.registry import MODELS

@@ -18,9 +18,10 @@ from conftest import Export, Typed
 from numpy.typing import NDArray
 
 from samdec_export import api
-from samdec_export.core import feeds as core_feeds
+from samdec_export.core import drawing
+from samdec_export.core.drawing import Case
 from samdec_export.core.errors import UsageError, ValidationError
-from samdec_export.core.feeds import Case, make_feeds
+from samdec_export.core.feeds import make_feeds
 from samdec_export.core.signature import Dim
 from samdec_export.models.checkpoint import load_model
 from samdec_export.parity.golden import GOLDEN_SCHEMA
@@ -191,7 +192,7 @@ def test_kept_inputs_need_no_generator(
         return drawn([*seed, 1])
 
     monkeypatch.setattr(np.random, "default_rng", other)
-    monkeypatch.setattr("samdec_export.core.feeds._slice", core_feeds._slice.__wrapped__)  # which keeps what it drew
+    monkeypatch.setattr("samdec_export.core.drawing._slice", drawing._slice.__wrapped__)  # which keeps what it drew
     assert api.validate(path, golden=kept).result.passed
     with pytest.raises(UsageError, match=r"cannot be had again: NumPy .* draws others than .*") as caught:
         api.validate(path, golden=recorded)

@@ -20,8 +20,9 @@ from conftest import Export, Typed
 
 from samdec_export import api
 from samdec_export.backends.candidates import open_candidate
+from samdec_export.core.drawing import Case
 from samdec_export.core.errors import UsageError, ValidationError
-from samdec_export.core.feeds import Case, FeedsCache, Inputs, NamedFeeds, make_feeds
+from samdec_export.core.feeds import FeedsCache, Inputs, NamedFeeds, make_feeds
 from samdec_export.core.options import SweepName
 from samdec_export.core.results import CaseResult, ValidationResult
 from samdec_export.core.runner import Array, Feeds, Outputs

@@ -14,8 +14,9 @@ from onnx import TensorProto, helper
 from onnx_graphs import write
 
 from samdec_export.backends.ort import OrtRunner
+from samdec_export.core.drawing import Case
 from samdec_export.core.errors import GraphError
-from samdec_export.core.feeds import Case, make_feeds
+from samdec_export.core.feeds import make_feeds
 from samdec_export.precision.convolution_products import convolutions_to_products
 
 Array = NDArray[Any]

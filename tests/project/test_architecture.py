@@ -28,7 +28,17 @@ THIRD_PARTIES: dict[str, tuple[str, ...]] = {
     "typer": ("cli/",),
     "rich": ("cli/", "core/log.py"),
     "numpy": (
-        *("core/feeds.py", "backends/", "parity/", "bench/", "core/masks.py", "report/masks.py", "serving/client.py"),
+        *(
+            "core/feeds.py",
+            "core/drawing.py",
+            "core/prompts.py",
+            "backends/",
+            "parity/",
+            "bench/",
+            "core/masks.py",
+            "report/masks.py",
+            "serving/client.py",
+        ),
         *("models/sam/decoder.py", "export/cost.py", "precision/ranges.py", "precision/convolution_products.py"),
     ),
     "pydantic": ("report/", "run/"),

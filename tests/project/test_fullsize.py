@@ -18,7 +18,8 @@ from samdec_export import api
 from samdec_export.backends.eager import EagerRunner
 from samdec_export.backends.oracle.runner import OracleRunner
 from samdec_export.backends.ort import OrtRunner
-from samdec_export.core.feeds import Case, make_feeds
+from samdec_export.core.drawing import Case
+from samdec_export.core.feeds import make_feeds
 from samdec_export.core.options import GraphOptions, parse_range
 from samdec_export.models.checkpoint import load_model
 from samdec_export.models.sam.graphs import build_graph

@@ -166,7 +166,8 @@ USES_CONTRACT = """
 import numpy as np
 from samdec_export.api import GraphOptions
 from samdec_export.backends.eager import EagerRunner
-from samdec_export.core.feeds import Case, make_feeds
+from samdec_export.core.drawing import Case
+from samdec_export.core.feeds import make_feeds
 from samdec_export.models.checkpoint import load_model
 from samdec_export.models.sam.graphs import graph_to_export
 loaded = load_model(None, "sam_tiny")

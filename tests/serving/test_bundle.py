@@ -23,8 +23,9 @@ from tritonclient.grpc import model_config_pb2
 
 from samdec_export.backends.tensorrt.engine_file import EngineRecord, open_engine, publish_engine
 from samdec_export.backends.tensorrt.options import BuildOptions
+from samdec_export.core.drawing import Case
 from samdec_export.core.errors import DependencyError, EngineError, GraphError, SamdecError, UsageError
-from samdec_export.core.feeds import Case, make_feeds, sizes_of
+from samdec_export.core.feeds import make_feeds, sizes_of
 from samdec_export.core.options import GRAPHS, GraphName, GraphOptions
 from samdec_export.core.signature import Dim, Signature
 from samdec_export.export.onnx_file import open_artifact
