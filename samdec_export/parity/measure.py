@@ -125,12 +125,12 @@ def measure_case(
     On the sweep's first case the floors are measured in any case. `findings` are reasons to fail that were met before.
     """
     feeds = case.make()
-    outputs: dict[Runner, Outputs] = {}
+    outputs: dict[int, Outputs] = {}
 
     def outputs_of(runner: Runner) -> Outputs:
-        if runner not in outputs:
-            outputs[runner] = runner.run(feeds)
-        return outputs[runner]
+        if id(runner) not in outputs:
+            outputs[id(runner)] = runner.run(feeds)
+        return outputs[id(runner)]
 
     parts = tuple(
         replace(_Measuring(comparison, signature, case, outputs_of).measure(place.number == 0), number=number)

@@ -94,7 +94,8 @@ def measure_outputs(
         masks = mask_metrics(right, judged, limit.margin * span) if spec.content == "masks" else None
         ranked = spec.content == "scores" and right.shape[-1] > 1
         best = best_mask_agreement(right, judged, limit.relative * span) if ranked else None
-        found.append(OutputMetrics(name=spec.name, tensor=tensor, masks=masks, best_mask=best))
+        tilt = tilt_of(right, judged, span, picture=spec.content == "masks")
+        found.append(OutputMetrics(name=spec.name, tensor=tensor, tilt=tilt, masks=masks, best_mask=best))
     return tuple(found)
 
 

@@ -349,7 +349,8 @@ def test_the_command_shows_what_it_did(export: Export, tmp_path: Path, capsys: p
     file = tmp_path / "sam_tiny.decoder.fp16.onnx"
     assert "% float16" in call(capsys, "inspect", file)[1]
     report = json.loads(call(capsys, "validate", file, "--sweep", "quick", "--json")[1])
-    assert [len(comparison["cases"]) for comparison in report["comparisons"]] == [8, 8, 8]
+    counts = [len(comparison["cases"]) for comparison in report["comparisons"]]
+    assert counts[0] > counts[1] == counts[2] > 0, "the oracle is asked of small cases"
 
 
 def test_export_and_conversion_in_one_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
