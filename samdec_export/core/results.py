@@ -33,8 +33,8 @@ __all__ = [
 Number: TypeAlias = float | None
 """A measured number; None where it is infinite or not a number."""
 
-STRUCTURE: Final = ("outputs", "structure", "run")
-"""Metrics of violations that leave a case, or an output, without numbers."""
+STRUCTURE: Final = ("outputs", "structure", "run", "reference", "undecided pixels")
+"""Metrics of violations that leave a case, or an output, without numbers that can be judged."""
 
 WIDEST = 300.0
 """Of powers of ten: what float64 holds."""

@@ -122,6 +122,7 @@ def _result(made: Sequence[_Made]) -> ValidationResult:
         findings=tuple(
             finding
             for name, tilt in tilts.items()
+            if not any(part.violations for part in parts)  # which say more
             for finding in tilt_findings(
                 name, tilt, statistics.fmean(part.limits[name].relative for part in parts), len(parts)
             )

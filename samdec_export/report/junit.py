@@ -84,8 +84,8 @@ def _threshold(verdict: Verdict) -> _Test:
 
 def _comparison(comparison: Comparison) -> Iterator[_Test]:
     group = f"{comparison.artifact}.{comparison.name.replace('.', '_')}"  # Jenkins takes what follows the last dot
-    for finding in comparison.findings:
-        yield _Test(group=group, name="finding", kind="finding", failure=finding)
+    for number, finding in enumerate(comparison.findings, 1):
+        yield _Test(group=group, name=f"finding {number}", kind="finding", failure=finding)
     for case in comparison.cases:
         yield _case(comparison, case, group)
 

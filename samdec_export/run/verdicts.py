@@ -52,7 +52,7 @@ def judge_weights(artifact: str, comparisons: Iterable[Comparison]) -> Verdict:
     findings = [finding for comparison in comparisons for finding in comparison.findings]
     sentence = f"{artifact} has the decoder weights of the checkpoint."
     if findings:
-        sentence = f"{artifact} does not belong to this checkpoint: {'; '.join(findings)}."
+        sentence = f"{artifact} does not equal its checkpoint: {'; '.join(findings)}."
     return Verdict(passed=not findings, threshold="checkpoint", artifact=artifact, sentence=sentence)
 
 

@@ -203,8 +203,8 @@ def test_a_long_report_stays_small(failing: Document) -> None:
     document = replace(failing, comparisons=(swept,) * 7, worst_masks=(failing.worst_masks[0], large, large))
     text = to_html(document)
     assert len(text.encode()) < 1_500_000
-    assert "the worst 40 of 800 cases" in text
-    assert "740 more in the report&#39;s JSON" in text.replace("'", "&#39;")
+    assert "the worst 40 of 2500 cases" in text
+    assert "2440 more in the report&#39;s JSON" in text.replace("'", "&#39;")
     assert len(Page(text).of("img")) == 3, "the masks that have room"
 
 

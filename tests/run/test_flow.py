@@ -344,7 +344,7 @@ def test_the_gate_stops_an_onnx_file_of_another_checkpoint(
     monkeypatch.setattr(to_onnx, "simplify_graph", simplify_graph)
     (out / ".samdec" / "simplify.json").unlink()
     assert call(capsys, *FP32, "--model", "sam_tiny", "--out", out)[0] == 7
-    assert "does not belong to this checkpoint" in sentences(out)
+    assert "does not equal its checkpoint" in sentences(out)
 
 
 def test_the_gate_stops_an_engine_of_another_checkpoint(

@@ -7,7 +7,15 @@ from dataclasses import replace
 
 import pytest
 
-from samdec_export.core.results import CaseResult, Limit, MaskMetrics, OutputMetrics, TensorMetrics, Tolerance
+from samdec_export.core.results import (
+    CaseResult,
+    Limit,
+    MaskMetrics,
+    OutputMetrics,
+    TensorMetrics,
+    Tolerance,
+    Violation,
+)
 from samdec_export.core.rules import RULES, violations_of
 from samdec_export.core.signature import Content
 from samdec_export.parity.tolerances import TOLERANCES, limit_of
@@ -164,3 +172,11 @@ def test_limits_of_the_floor() -> None:
     assert limit_of(FP32, "masks", 1e-7).relative == FP32.logits
     fp16 = limit_of(TOLERANCES["fp16"], "masks", 1e-3)
     assert (fp16.relative, fp16.margin) == (TOLERANCES["fp16"].logits, 4e-3), "each as it needs"
+
+
+@pytest.mark.parametrize("metric", ["reference", "undecided pixels"])
+def test_a_case_without_a_reference_fails_though_every_number_is_fine(metric: str) -> None:
+    doubt = Violation(output="masks", metric=metric, detail="0.5 > 0.1", value=0.5, limit=0.1)
+    found = verdicts_on(case_of("good"), replace(case_of("flat"), passed=False, violations=(doubt,)))
+    assert [name for name, verdict in found.items() if not verdict.passed] == ["structure"]
+    assert "case flat: masks 0.5 > 0.1; 1 of 2 cases are like that" in found["structure"].sentence
