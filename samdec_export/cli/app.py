@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import traceback
 from collections.abc import Sequence
 from io import TextIOWrapper
 from types import FrameType
@@ -26,6 +27,11 @@ from samdec_export.core.log import show_progress
 from samdec_export.core.spelling import as_flag
 
 __all__ = ["app", "main"]
+
+DEFECT = 1
+"""What nobody foresaw: Python's own exit code for it."""
+
+DEBUG = "SAMDEC_EXPORT_TRACEBACK"
 
 INTERRUPTED = 130
 READER_GONE = 141
@@ -73,6 +79,9 @@ def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit: every expected failure is one line on stderr and its type's exit code."""
     for number in SIGNALS:
         signal.signal(number, _interrupt)
+    closed = [name for name in ("stdout", "stderr") if getattr(sys, name) is None]
+    for name in closed:  # by `>&-`: print would raise
+        setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115  # until the end
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="replace")  # an ASCII terminal shows a ? rather than a traceback
@@ -82,6 +91,9 @@ def main(arguments: list[str] | None = None) -> None:
     except OSError as error:
         lost = _lose_output(error)
         code = code or lost
+    if "stdout" in closed and code == 0:
+        _complain("Cannot write the result: standard output is closed.")
+        code = GraphError.exit_code
     if code == INTERRUPTED:
         _complain("interrupted; nothing unfinished was left behind.")
     sys.exit(code)
@@ -101,9 +113,25 @@ def _call(arguments: list[str]) -> int:
         return error.exit_code
     except KeyboardInterrupt:  # typer catches it in a command, not while it starts or ends
         return INTERRUPTED
-    except OSError as error:  # files are translated where they are written: this is standard output
-        return _lose_output(error)
+    except Exception as error:
+        return _explain(error)
     return 0
+
+
+def _explain(error: Exception) -> int:
+    """Say in one line what no part of the program has translated, and return its exit code."""
+    if isinstance(error, OSError):
+        if error.filename is None:  # no file has it: this is standard output
+            return _lose_output(error)
+        _complain(f"{error.filename}: {error.strerror}. Check the path.")
+        return UsageError.exit_code
+    if os.environ.get(DEBUG):
+        traceback.print_exception(error)
+    _complain(
+        f"{type(error).__name__}: {error}. This is a defect of samdec-export: report this line and the command. "
+        f"{DEBUG}=1 shows where it happened."
+    )
+    return DEFECT
 
 
 def _refuse_empty(words: Sequence[str]) -> None:

@@ -6,6 +6,7 @@ import functools
 import json
 import os
 import resource
+import shlex
 import signal
 import subprocess
 import sys
@@ -361,3 +362,29 @@ def test_output_can_be_piped_away(export: Export) -> None:
     )  # fmt: skip
     assert "Traceback" not in done.stderr
     assert done.stdout.startswith(str(path))
+
+
+def test_what_nobody_foresaw_is_one_line(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken() -> None:
+        raise RuntimeError("a hole\nin the road")
+
+    monkeypatch.setattr("samdec_export.cli.export.api.models", broken)
+    code, out, err = call(capsys, "models")
+    assert (code, out, is_one_clear_line(err)) == (1, "", True)
+    assert "RuntimeError: a hole in the road. This is a defect of samdec-export" in err
+    monkeypatch.setenv("SAMDEC_EXPORT_TRACEBACK", "1")
+    assert "Traceback" in call(capsys, "models")[2]
+
+
+def test_a_path_that_cannot_be_read_is_not_the_output(export: Export, capsys: pytest.CaptureFixture[str]) -> None:
+    for words in (("--feeds", "x" * 300), ("--golden", "x" * 300)):
+        code, out, err = call(capsys, "validate", export().artifact.path, *words)
+        assert (code, out, is_one_clear_line(err)) == (2, "", True)
+        assert "File name too long" in err
+
+
+def test_closed_standard_output_is_told() -> None:
+    command = shlex.join([sys.executable, "-m", "samdec_export", "models"])
+    done = subprocess.run(["bash", "-c", f"{command} >&-"], capture_output=True, text=True, check=False)
+    assert (done.returncode, is_one_clear_line(done.stderr)) == (4, True)
+    assert "standard output is closed" in done.stderr

@@ -73,7 +73,7 @@ def test_every_exit_code_is_documented() -> None:
         if isinstance(error, type) and issubclass(error, errors.SamdecError) and error is not errors.SamdecError
     }
     table = {int(code) for code in re.findall(r"^\| (\d+) \|", README, re.MULTILINE)}
-    assert table == codes | {0, 130, 141}
+    assert table == codes | {0, 1, 130, 141}
 
 
 def test_the_tolerance_table_is_the_code() -> None:
