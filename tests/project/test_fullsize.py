@@ -28,7 +28,7 @@ from samdec_export.precision.options import Conversion
 
 Arrays = dict[str, NDArray[Any]]
 
-META_RANGES = ("batch=1:1:3", "points=2:2:2", "image_height=256:1280:1280", "image_width=256:1280:1280")
+META_RANGES = ("batch=1:1:1", "points=2:2:2", "image_height=256:1280:1280", "image_width=256:1280:1280")
 
 LAUNCHER = """
 import os, pathlib, subprocess, sys
