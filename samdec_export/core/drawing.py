@@ -25,7 +25,7 @@ MaskInput: TypeAlias = Literal["off", "on", "mixed", "between", "unread"]
 """Which prompts bring a mask: none, all, every other one; flags neither 0 nor 1; none, and NaN lies in its place."""
 
 Values: TypeAlias = Literal["normal", "spikes", "offset", "constant", "zero", "tiny"]
-"""How embeddings are distributed; see `_EMBEDDINGS`."""
+"""How embeddings are distributed; see `_embedding`."""
 
 MASK_INPUTS: Final[tuple[MaskInput, ...]] = get_args(MaskInput)
 VALUES: Final[tuple[Values, ...]] = get_args(Values)
